@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! What a VMM says to `/dev/avio-stor`. One open file is one adapter.
+//!
+//! Order: [`SET_MEMORY`], [`ADD_LUN`] as often as needed, then for each run of the guest's driver [`SET_FEATURES`],
+//! [`SET_QUEUE`] for each queue, [`START`], and at its reset [`STOP`]. Reserved fields must be zero. A call that is
+//! refused changes nothing; where its argument has an `error` field, a [`SetupError`] stands in it beside the errno.
+
+use crate::wire::wire_struct;
+
+const fn ioc(dir: u32, nr: u32, size: u32) -> u32 {
+    dir << 30 | size << 16 | (TYPE as u32) << 8 | nr
+}
+const fn write(nr: u32, size: u32) -> u32 {
+    ioc(1, nr, size)
+}
+const fn read(nr: u32, size: u32) -> u32 {
+    ioc(2, nr, size)
+}
+const fn read_write(nr: u32, size: u32) -> u32 {
+    ioc(3, nr, size)
+}
+
+/// The ioctl type of all calls.
+pub const TYPE: u8 = 0xAF;
+
+/// What the module can do: [`Info`].
+pub const GET_INFO: u32 = read(0x00, 64);
+/// Replace the table of guest memory: [`SetMemory`].
+pub const SET_MEMORY: u32 = read_write(0x01, 32);
+/// Attach a block device as a LUN: [`AddLun`].
+pub const ADD_LUN: u32 = read_write(0x02, 192);
+/// Detach a LUN; only while stopped: [`RemoveLun`].
+pub const REMOVE_LUN: u32 = write(0x03, 16);
+/// Set what was negotiated: [`SetFeatures`].
+pub const SET_FEATURES: u32 = read_write(0x04, 24);
+/// Describe a queue pair: [`SetQueue`].
+pub const SET_QUEUE: u32 = read_write(0x05, 56);
+/// Serve the queues: [`Start`].
+pub const START: u32 = read_write(0x06, 16);
+/// Stop serving, finish what is in flight, forget queues and features. No argument.
+pub const STOP: u32 = ioc(0, 0x07, 0);
+/// State and counters of a queue: [`QueueStatus`].
+pub const GET_QUEUE: u32 = read_write(0x08, 128);
+
+wire_struct! {
+    /// Argument of [`GET_INFO`].
+    pub struct Info(64) {
+        /// Newest ABI version, [`ABI_VERSION`](crate::ABI_VERSION).
+        pub version: u32,
+        /// Most queue pairs.
+        pub max_queues: u32,
+        /// Most entries in a ring.
+        pub max_queue_size: u32,
+        /// Most LUNs.
+        pub max_luns: u32,
+        /// [`features`](crate::features) on offer.
+        pub features: u64,
+        /// Zero.
+        pub reserved: [u64; 5],
+    }
+}
+
+wire_struct! {
+    /// A run of guest-physical addresses backed by the caller's memory.
+    pub struct Region(32) {
+        /// First guest-physical address, a multiple of [`PAGE_SIZE`](crate::PAGE_SIZE).
+        pub guest_addr: u64,
+        /// Length in bytes, a multiple of [`PAGE_SIZE`](crate::PAGE_SIZE), not zero.
+        pub size: u64,
+        /// Address in the caller, a multiple of [`PAGE_SIZE`](crate::PAGE_SIZE).
+        pub user_addr: u64,
+        /// [`region_flags`].
+        pub flags: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+}
+
+/// Flags of a [`Region`].
+pub mod region_flags {
+    /// The device may not write it.
+    pub const READ_ONLY: u32 = 1 << 0;
+}
+
+wire_struct! {
+    /// Argument of [`SET_MEMORY`].
+    pub struct SetMemory(32) {
+        /// Address of an array of [`Region`]s, in any order.
+        pub regions: u64,
+        /// Their number; zero lets go of all memory.
+        pub count: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Out: index of the region at fault.
+        pub error_index: u32,
+        /// Out: pages that were pinned.
+        pub pages: u64,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`ADD_LUN`].
+    pub struct AddLun(192) {
+        /// LUN, less than [`MAX_LUNS`](crate::MAX_LUNS), free.
+        pub lun: u32,
+        /// An open block device. The module keeps the file; the caller may close its descriptor.
+        pub fd: i32,
+        /// [`lun_flags::READ_ONLY`](crate::stor::lun_flags::READ_ONLY) or zero. A device opened read-only must be
+        /// attached so.
+        pub flags: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Serial number that the guest is to see; the module only hands it back in `info`.
+        pub serial: [u8; 40],
+        /// Zero.
+        pub reserved: [u64; 1],
+        /// Out: the LUN as the guest is to see it.
+        pub info: crate::stor::LunInfo,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`REMOVE_LUN`].
+    pub struct RemoveLun(16) {
+        /// Which LUN.
+        pub lun: u32,
+        /// Zero.
+        pub reserved: [u32; 3],
+    }
+}
+
+wire_struct! {
+    /// Argument of [`SET_FEATURES`].
+    pub struct SetFeatures(24) {
+        /// ABI version in use, from 1 to [`ABI_VERSION`](crate::ABI_VERSION).
+        pub version: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// [`features`](crate::features) in use, a subset of those on offer.
+        pub features: u64,
+        /// Zero.
+        pub reserved: u64,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`SET_QUEUE`].
+    pub struct SetQueue(56) {
+        /// Which queue, from 0.
+        pub index: u32,
+        /// Entries in each ring: a power of two from [`MIN_QUEUE_SIZE`](crate::MIN_QUEUE_SIZE) to
+        /// [`MAX_QUEUE_SIZE`](crate::MAX_QUEUE_SIZE).
+        pub size: u32,
+        /// Guest-physical address of the submission ring.
+        pub submissions: u64,
+        /// Guest-physical address of the completion ring.
+        pub completions: u64,
+        /// Guest-physical address of the control block.
+        pub control: u64,
+        /// An eventfd that the doorbell signals.
+        pub kick_fd: i32,
+        /// An eventfd that raises the queue's interrupt.
+        pub call_fd: i32,
+        /// Zero.
+        pub reserved: u64,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Zero.
+        pub reserved1: u32,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`START`].
+    pub struct Start(16) {
+        /// Number of queues; queues 0 to `queues - 1` must have been set.
+        pub queues: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Out: the queue at fault.
+        pub error_index: u32,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`GET_QUEUE`]. Counters run from the queue's START.
+    pub struct QueueStatus(128) {
+        /// Which queue.
+        pub index: u32,
+        /// [`pci::state::STOPPED`](crate::pci::state::STOPPED) or
+        /// [`pci::state::RUNNING`](crate::pci::state::RUNNING).
+        pub state: u32,
+        /// Zero, or the [`Broken`](crate::ring::Broken) reason.
+        pub broken: u32,
+        /// Requests in flight.
+        pub in_flight: u32,
+        /// Requests taken from the ring.
+        pub requests: u64,
+        /// Bytes read by the guest.
+        pub read_bytes: u64,
+        /// Bytes written by the guest.
+        pub write_bytes: u64,
+        /// Wake-ups by the doorbell.
+        pub doorbells: u64,
+        /// Interrupts raised.
+        pub interrupts: u64,
+        /// Completions that needed no interrupt of their own.
+        pub interrupts_suppressed: u64,
+        /// Requests that ended in an error, all statuses but `Ok`.
+        pub errors: u64,
+        /// Zero.
+        pub reserved: [u64; 7],
+    }
+}
+
+/// Why a set-up call was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SetupError {
+    /// A reserved field or unknown flag is not zero.
+    Reserved = 1,
+    /// The adapter runs; STOP first.
+    Running = 2,
+    /// More regions than [`MAX_REGIONS`](crate::MAX_REGIONS).
+    TooManyRegions = 3,
+    /// An address or size that is zero, not a multiple of the page size, or beyond what a processor can address.
+    RegionBounds = 4,
+    /// Two regions share guest addresses.
+    RegionOverlap = 5,
+    /// Memory that cannot be pinned: unmapped, a device's, or a file's on disk.
+    RegionUnpinnable = 6,
+    /// RLIMIT_MEMLOCK does not allow this much.
+    MemoryLimit = 7,
+    /// The host lacks memory.
+    NoMemory = 8,
+    /// No such LUN number.
+    LunRange = 9,
+    /// The LUN number is taken.
+    LunBusy = 10,
+    /// Not an open block device.
+    NotBlockDevice = 11,
+    /// A device that is open for reading only must be attached read-only.
+    DeviceReadOnly = 12,
+    /// A device whose logical block size or capacity cannot be offered.
+    DeviceUnsuitable = 13,
+    /// A version or feature that the device does not offer.
+    Features = 14,
+    /// No such queue.
+    QueueRange = 15,
+    /// A ring size that is not a power of two within the limits.
+    QueueSize = 16,
+    /// A ring or control block that is unaligned, or outside writable guest memory.
+    QueueAddress = 17,
+    /// A descriptor that is not an eventfd.
+    NotEventfd = 18,
+    /// START before features and every queue were set.
+    NotConfigured = 19,
+    /// No memory table was set.
+    NoMemoryTable = 20,
+    /// A worker thread could not be made.
+    NoWorker = 21,
+}
+
+impl SetupError {
+    /// Every error, in the order of their numbers.
+    pub const ALL: [Self; 21] = [
+        Self::Reserved,
+        Self::Running,
+        Self::TooManyRegions,
+        Self::RegionBounds,
+        Self::RegionOverlap,
+        Self::RegionUnpinnable,
+        Self::MemoryLimit,
+        Self::NoMemory,
+        Self::LunRange,
+        Self::LunBusy,
+        Self::NotBlockDevice,
+        Self::DeviceReadOnly,
+        Self::DeviceUnsuitable,
+        Self::Features,
+        Self::QueueRange,
+        Self::QueueSize,
+        Self::QueueAddress,
+        Self::NotEventfd,
+        Self::NotConfigured,
+        Self::NoMemoryTable,
+        Self::NoWorker,
+    ];
+
+    /// The error with this number.
+    pub fn from_u32(error: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|e| *e as u32 == error)
+    }
+
+    /// What was wrong and what would be right.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Reserved => "a reserved field or unknown flag is set; it must be zero",
+            Self::Running => "the adapter is running; stop it first",
+            Self::TooManyRegions => "too many memory regions; at most 256",
+            Self::RegionBounds => "a memory region is empty, not page-aligned, or wraps; use whole 4096-byte pages",
+            Self::RegionOverlap => "two memory regions overlap in guest addresses",
+            Self::RegionUnpinnable => "memory that cannot be pinned; use anonymous memory, memfd, or huge pages",
+            Self::MemoryLimit => "RLIMIT_MEMLOCK is too low for this much guest memory; raise it (ulimit -l)",
+            Self::NoMemory => "the host has not enough free memory",
+            Self::LunRange => "LUN number out of range; use 0 to 255",
+            Self::LunBusy => "LUN number already in use",
+            Self::NotBlockDevice => "not an open block device; for a file, attach a loop device over it",
+            Self::DeviceReadOnly => "the block device is open read-only; attach it read-only or open it for writing",
+            Self::DeviceUnsuitable => "the block device has no capacity or a logical block size over 4096 bytes",
+            Self::Features => "version or features that this host does not offer",
+            Self::QueueRange => "queue number out of range; use 0 to 63",
+            Self::QueueSize => "ring size must be a power of two from 2 to 1024",
+            Self::QueueAddress => "a ring is not 64-byte aligned or not in writable guest memory",
+            Self::NotEventfd => "the kick and call descriptors must be eventfds",
+            Self::NotConfigured => "features and every queue must be set before start",
+            Self::NoMemoryTable => "no guest memory was set",
+            Self::NoWorker => "a worker thread could not be created",
+        }
+    }
+}

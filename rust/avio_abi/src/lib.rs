@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! What an AVIO guest, host module and VMM agree on.
+//!
+//! Three parties share these definitions and trust none of the others: the guest driver, the host kernel module and
+//! the VMM between them. `docs/abi.md` is the specification; this crate is its transcription, and holds no logic
+//! beyond turning bytes into typed values and back. Everything is little-endian.
+//!
+//! - [`pci`]: the PCI function that the guest sees, and its registers.
+//! - [`ring`]: submission and completion entries, segments, and the control block of a queue pair.
+//! - [`stor`]: storage commands, their statuses, and the description of a LUN.
+//! - [`ioctl`]: what the VMM says to `/dev/avio-stor`.
+
+#![no_std]
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod ioctl;
+pub mod pci;
+pub mod ring;
+pub mod stor;
+pub mod wire;
+
+/// The newest version of this interface. A guest asks for a version no greater than the host's.
+pub const ABI_VERSION: u32 = 1;
+
+/// Most queue pairs that an adapter can have.
+pub const MAX_QUEUES: u32 = 64;
+
+/// Most entries that one ring can have. A power of two.
+pub const MAX_QUEUE_SIZE: u32 = 1024;
+
+/// Fewest entries that one ring can have. A power of two.
+pub const MIN_QUEUE_SIZE: u32 = 2;
+
+/// Most LUNs that a storage adapter can have.
+pub const MAX_LUNS: u32 = 256;
+
+/// Most memory regions that a table can have.
+pub const MAX_REGIONS: u32 = 256;
+
+/// Unit of every address and size in the memory table, in bytes.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Unit of every sector number, in bytes, whatever the LUN's logical block size is.
+pub const SECTOR_SIZE: u64 = 512;
+
+/// Optional parts of the interface, as a bit set. A guest uses only what both sides have.
+pub mod features {
+    /// The FLUSH command.
+    pub const FLUSH: u64 = 1 << 0;
+    /// The FUA flag of WRITE.
+    pub const FUA: u64 = 1 << 1;
+    /// Requests whose segments lie in a list in guest memory.
+    pub const SEGMENT_LIST: u64 = 1 << 2;
+    /// All that this version defines.
+    pub const ALL: u64 = FLUSH | FUA | SEGMENT_LIST;
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Storage: commands, how they end, and what a LUN is.
+
+use crate::wire::wire_struct;
+
+/// Commands of a storage adapter.
+pub mod opcode {
+    /// Blocks to memory.
+    pub const READ: u8 = 1;
+    /// Memory to blocks.
+    pub const WRITE: u8 = 2;
+    /// Make all completed writes of the LUN durable. No sector, no segments.
+    pub const FLUSH: u8 = 3;
+}
+
+/// Flags of a storage command.
+pub mod flags {
+    /// With WRITE: complete only when these blocks are durable.
+    pub const FUA: u8 = 1 << 0;
+}
+
+/// How a storage command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done.
+    Ok = 0,
+    /// The backing device reported an error.
+    IoError = 1,
+    /// An opcode, flag or feature that the device does not have or that was not negotiated.
+    Unsupported = 2,
+    /// Segments that break the rules: their number, length, flags, list, or sum.
+    BadSegments = 3,
+    /// No such LUN.
+    BadLun = 4,
+    /// Sectors past the end, or not whole logical blocks.
+    OutOfRange = 5,
+    /// A write to a read-only LUN.
+    ReadOnly = 6,
+    /// A segment or list outside the guest's memory, or a READ into read-only memory.
+    BadAddress = 7,
+    /// The backing device is full.
+    NoSpace = 8,
+    /// The host lacked memory; the same request may succeed later.
+    NoMemory = 9,
+}
+
+impl Status {
+    /// Every status, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::Ok,
+        Self::IoError,
+        Self::Unsupported,
+        Self::BadSegments,
+        Self::BadLun,
+        Self::OutOfRange,
+        Self::ReadOnly,
+        Self::BadAddress,
+        Self::NoSpace,
+        Self::NoMemory,
+    ];
+
+    /// The status with this number.
+    pub fn from_u8(status: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(status)).copied()
+    }
+
+    /// The status in a word, for counters and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::IoError => "io_error",
+            Self::Unsupported => "unsupported",
+            Self::BadSegments => "bad_segments",
+            Self::BadLun => "bad_lun",
+            Self::OutOfRange => "out_of_range",
+            Self::ReadOnly => "read_only",
+            Self::BadAddress => "bad_address",
+            Self::NoSpace => "no_space",
+            Self::NoMemory => "no_memory",
+        }
+    }
+}
+
+/// Flags of a [`LunInfo`].
+pub mod lun_flags {
+    /// The LUN exists.
+    pub const PRESENT: u32 = 1 << 0;
+    /// Writes are refused.
+    pub const READ_ONLY: u32 = 1 << 1;
+    /// Completed writes may be lost until a FLUSH.
+    pub const WRITE_CACHE: u32 = 1 << 2;
+    /// The device makes a FUA write durable by itself, without a flush of everything.
+    pub const FUA: u32 = 1 << 3;
+    /// The medium has no seek cost.
+    pub const NON_ROTATIONAL: u32 = 1 << 4;
+}
+
+wire_struct! {
+    /// What a LUN is and can take. The guest finds one for each LUN in the register window.
+    pub struct LunInfo(128) {
+        /// [`lun_flags`]; zero if there is no such LUN.
+        pub flags: u32,
+        /// Logical block size in bytes: a power of two from 512 to 4096.
+        pub logical_block: u32,
+        /// Capacity, in units of [`SECTOR_SIZE`](crate::SECTOR_SIZE).
+        pub sectors: u64,
+        /// Physical block size in bytes.
+        pub physical_block: u32,
+        /// Most bytes in one request.
+        pub max_bytes: u32,
+        /// Most segments in one request.
+        pub max_segments: u32,
+        /// What the address and length of each segment must be a multiple of, in bytes: a power of two from 512 to
+        /// 4096.
+        pub segment_align: u32,
+        /// Serial number, ASCII, filled with zeroes.
+        pub serial: [u8; 40],
+        /// Zero.
+        pub reserved: [u64; 7],
+    }
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The pure logic of AVIO: rings, guest memory, requests.
+//!
+//! No `unsafe`, no allocation, no kernel crate: the same code runs in the host module, in the guest driver, in user
+//! space, under Loom and under KUnit. Values that come from the other side are parsed here into types that hold only
+//! legal values; nothing in here panics on any input.
+//!
+//! - [`ring`]: both ends of a queue pair.
+//! - [`memory`]: from guest-physical addresses to host page frames.
+//! - [`request`]: from a submission entry to a storage request.
+
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod memory;
+pub mod request;
+pub mod ring;
+pub mod sync;

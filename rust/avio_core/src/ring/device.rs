@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The device's end of a queue pair. It trusts nothing that it reads from the memory.
+//!
+//! One worker owns the [`SubmissionReader`]; the [`CompletionWriter`] is shared by all contexts in which a request
+//! can end, interrupts included, and takes no lock.
+
+use super::{QueueMemory, RingSize};
+use crate::sync::AtomicU32;
+use avio_abi::ring::{control, Broken, Completion, Submission};
+
+/// Takes requests from the submission ring.
+///
+/// Every request that it gives out must be answered by exactly one [`CompletionWriter::post`]: the room in the
+/// completion ring is counted here, when a request is taken, so that posting never has to wait.
+pub struct SubmissionReader {
+    size: RingSize,
+    /// Position of the next entry to take. Also the number of completions promised.
+    head: u32,
+    /// `SQ_TAIL` when last read: entries before it are published.
+    tail: u32,
+    /// `CQ_HEAD` when last read: completions before it were taken by the driver.
+    taken: u32,
+}
+
+impl SubmissionReader {
+    /// The reader of a fresh ring.
+    pub const fn new(size: RingSize) -> Self {
+        Self { size, head: 0, tail: 0, taken: 0 }
+    }
+
+    /// Number of requests taken so far, modulo 2^32.
+    pub const fn position(&self) -> u32 {
+        self.head
+    }
+
+    /// Copies the next request, if there is one. `posted` is how many completions were posted so far.
+    ///
+    /// # Errors
+    ///
+    /// The way in which the driver violated the protocol. The queue must not be used again.
+    pub fn take<M: QueueMemory>(
+        &mut self,
+        memory: &M,
+        posted: impl FnOnce() -> u32,
+    ) -> Result<Option<Submission>, Broken> {
+        if self.head == self.tail && !self.refresh(memory)? {
+            return Ok(None);
+        }
+        self.reserve_completion(memory, posted)?;
+        let words = memory.read_submission(self.size.slot(self.head));
+        self.head = self.head.wrapping_add(1);
+        Ok(Some(decode(&words)))
+    }
+
+    /// Tells the driver how far requests were taken. For diagnosis: no driver needs it.
+    pub fn publish_head<M: QueueMemory>(&self, memory: &M) {
+        memory.store_release(control::SQ_HEAD, self.head);
+    }
+
+    /// Asks for a doorbell with the next request and looks once more; `true` if there is one already, and the caller
+    /// must not sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn arm<M: QueueMemory>(&mut self, memory: &M) -> Result<bool, Broken> {
+        memory.store_release(control::SQ_EVENT, self.head);
+        // Pairs with the barrier in `SubmissionWriter::publish`: either the driver sees our event, or we its tail.
+        memory.full_barrier();
+        self.refresh(memory)
+    }
+
+    /// Reads the driver's tail; whether there are entries to take.
+    fn refresh<M: QueueMemory>(&mut self, memory: &M) -> Result<bool, Broken> {
+        // Acquire: pairs with the release of `SQ_TAIL`, so that the entries before it are complete.
+        let tail = memory.load_acquire(control::SQ_TAIL);
+        let published = tail.wrapping_sub(self.head);
+        let known = self.tail.wrapping_sub(self.head);
+        if published > self.size.entries() || published < known {
+            return Err(Broken::SubmissionIndex);
+        }
+        self.tail = tail;
+        Ok(published != 0)
+    }
+
+    /// Makes sure that the completion ring has room for one more promise.
+    fn reserve_completion<M: QueueMemory>(&mut self, memory: &M, posted: impl FnOnce() -> u32) -> Result<(), Broken> {
+        if self.head.wrapping_sub(self.taken) < self.size.entries() {
+            return Ok(());
+        }
+        let taken = memory.load_acquire(control::CQ_HEAD);
+        // The driver can have taken no more than what was posted, counted after its own count was read.
+        let newly_posted = posted().wrapping_sub(self.taken);
+        if taken.wrapping_sub(self.taken) > newly_posted {
+            return Err(Broken::CompletionIndex);
+        }
+        self.taken = taken;
+        if self.head.wrapping_sub(taken) < self.size.entries() {
+            Ok(())
+        } else {
+            Err(Broken::CompletionOverrun)
+        }
+    }
+}
+
+/// A submission entry from its eight words.
+fn decode(words: &[u64; 8]) -> Submission {
+    let mut bytes = [0; avio_abi::ring::SUBMISSION_SIZE];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    Submission::from_bytes(&bytes)
+}
+
+/// Posts completions. Wait-free, and usable from interrupt context.
+pub struct CompletionWriter {
+    size: RingSize,
+    tail: AtomicU32,
+}
+
+impl CompletionWriter {
+    /// The writer of a fresh ring.
+    pub fn new(size: RingSize) -> Self {
+        Self { size, tail: AtomicU32::new(0) }
+    }
+
+    /// Number of completions posted so far, modulo 2^32. One that is just being posted may be counted already.
+    pub fn posted(&self) -> u32 {
+        self.tail.load_relaxed()
+    }
+
+    /// Posts a completion that a [`SubmissionReader`] has promised; `true` if the driver wants an interrupt for it.
+    ///
+    /// Completions may become visible out of order; the driver stops at the first that is missing, and its event
+    /// position lies there or later, so whoever writes that entry raises the interrupt.
+    pub fn post<M: QueueMemory>(&self, memory: &M, completion: Completion) -> bool {
+        let position = self.tail.fetch_add_relaxed(1);
+        let entry = completion.encode(self.size.phase(position));
+        memory.store_completion(self.size.slot(position), entry);
+        // Pairs with the barrier in `CompletionReader::arm`: either we see its event, or it our entry.
+        memory.full_barrier();
+        memory.load_acquire(control::CQ_EVENT) == position
+    }
+}

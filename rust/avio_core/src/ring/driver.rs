@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The driver's end of a queue pair.
+//!
+//! The caller serialises each of the two halves; they may run on two processors at once. The driver chooses tags less
+//! than the ring's size and uses none twice at a time, so that neither ring can overflow.
+
+use super::{passes, QueueMemory, RingSize};
+use avio_abi::ring::{control, Completion, Submission};
+
+/// Puts requests into the submission ring.
+pub struct SubmissionWriter {
+    size: RingSize,
+    /// Position of the next entry to write.
+    tail: u32,
+    /// Entries before this were published.
+    published: u32,
+}
+
+impl SubmissionWriter {
+    /// The writer of a fresh ring.
+    pub const fn new(size: RingSize) -> Self {
+        Self { size, tail: 0, published: 0 }
+    }
+
+    /// Writes a request. The device does not see it before [`publish`](Self::publish).
+    pub fn push<M: QueueMemory>(&mut self, memory: &M, submission: &Submission) {
+        memory.write_submission(self.size.slot(self.tail), &encode(submission));
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the device all requests that were pushed; `true` if it wants the doorbell.
+    #[must_use]
+    pub fn publish<M: QueueMemory>(&mut self, memory: &M) -> bool {
+        if self.published == self.tail {
+            return false;
+        }
+        // Release: the entries, and the `CQ_HEAD` that made room for their completions, come first.
+        memory.store_release(control::SQ_TAIL, self.tail);
+        // Pairs with the barrier in `SubmissionReader::arm`: either we see its event, or it our tail.
+        memory.full_barrier();
+        let event = memory.load_acquire(control::SQ_EVENT);
+        let old = core::mem::replace(&mut self.published, self.tail);
+        passes(event, old, self.tail)
+    }
+}
+
+/// A submission entry as eight words.
+fn encode(submission: &Submission) -> [u64; 8] {
+    let bytes = submission.to_bytes();
+    let mut words = [0; 8];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        let mut le = [0; 8];
+        le.copy_from_slice(chunk);
+        *word = u64::from_le_bytes(le);
+    }
+    words
+}
+
+/// Takes completions.
+pub struct CompletionReader {
+    size: RingSize,
+    /// Position of the next entry to take.
+    head: u32,
+}
+
+impl CompletionReader {
+    /// The reader of a fresh ring.
+    pub const fn new(size: RingSize) -> Self {
+        Self { size, head: 0 }
+    }
+
+    /// Takes the next completion, if it is there, and makes its place free.
+    pub fn take<M: QueueMemory>(&mut self, memory: &M) -> Option<Completion> {
+        let entry = memory.load_completion(self.size.slot(self.head));
+        let (completion, phase) = Completion::decode(entry);
+        if phase != self.size.phase(self.head) {
+            return None;
+        }
+        self.head = self.head.wrapping_add(1);
+        // Before the caller can use the tag again, so that the device finds the place free when it needs it.
+        memory.store_release(control::CQ_HEAD, self.head);
+        Some(completion)
+    }
+
+    /// Asks for an interrupt with the completion `after` places behind the next one, and looks once more; `true` if
+    /// the next one is there already, and the caller must take it rather than wait.
+    pub fn arm<M: QueueMemory>(&mut self, memory: &M, after: u32) -> bool {
+        memory.store_release(control::CQ_EVENT, self.head.wrapping_add(after));
+        // Pairs with the barrier in `CompletionWriter::post`: either it sees our event, or we its entry.
+        memory.full_barrier();
+        let entry = memory.load_completion(self.size.slot(self.head));
+        Completion::decode(entry).1 == self.size.phase(self.head)
+    }
+
+    /// Asks for no interrupts.
+    pub fn disarm<M: QueueMemory>(&mut self, memory: &M) {
+        memory.store_release(control::CQ_EVENT, self.head.wrapping_sub(1));
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Both ends of a queue pair, over shared memory that the other side may write at any time.
+//!
+//! `docs/abi.md` is the specification of the format and of its ordering rules; comments here name its sections.
+
+mod device;
+mod driver;
+
+pub use device::{CompletionWriter, SubmissionReader};
+pub use driver::{CompletionReader, SubmissionWriter};
+
+use avio_abi::{MAX_QUEUE_SIZE, MIN_QUEUE_SIZE};
+
+/// The shared memory of one queue pair: two rings and a control block.
+///
+/// `word` is an offset from [`avio_abi::ring::control`], and `slot` is less than the ring's size; an implementation
+/// stays inside its memory whatever it is given. Each access happens exactly once: the other side may change the
+/// memory at any time, and reading twice could give two answers.
+pub trait QueueMemory {
+    /// Reads a control word; later accesses stay behind.
+    fn load_acquire(&self, word: usize) -> u32;
+    /// Writes a control word; earlier accesses stay before.
+    fn store_release(&self, word: usize, value: u32);
+    /// Full barrier: stores before it are visible before loads behind it happen.
+    fn full_barrier(&self);
+    /// Copies a submission entry, as eight words.
+    fn read_submission(&self, slot: u32) -> [u64; 8];
+    /// Writes a submission entry.
+    fn write_submission(&self, slot: u32, entry: &[u64; 8]);
+    /// Reads a completion entry; later accesses stay behind.
+    fn load_completion(&self, slot: u32) -> u64;
+    /// Writes a completion entry; earlier accesses stay before.
+    fn store_completion(&self, slot: u32, entry: u64);
+}
+
+/// Number of entries in a ring.
+///
+/// # Invariants
+///
+/// A power of two from [`MIN_QUEUE_SIZE`] to [`MAX_QUEUE_SIZE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSize(u32);
+
+impl RingSize {
+    /// The size, if it is a legal one.
+    pub const fn new(entries: u32) -> Option<Self> {
+        if entries.is_power_of_two() && entries >= MIN_QUEUE_SIZE && entries <= MAX_QUEUE_SIZE {
+            // INVARIANT: just checked.
+            Some(Self(entries))
+        } else {
+            None
+        }
+    }
+
+    /// Number of entries.
+    #[inline]
+    pub const fn entries(self) -> u32 {
+        self.0
+    }
+
+    /// The slot of a position.
+    #[inline]
+    pub const fn slot(self, position: u32) -> u32 {
+        position & (self.0 - 1)
+    }
+
+    /// The phase mark of completion entries in the round that `position` lies in: set in the first round, so that
+    /// zeroed memory holds no entry, and alternating from then on.
+    #[inline]
+    pub const fn phase(self, position: u32) -> bool {
+        position & self.0 == 0
+    }
+}
+
+/// Whether publishing positions `old..new` passes `event`, that is, whether the other side asked to be told.
+#[inline]
+const fn passes(event: u32, old: u32, new: u32) -> bool {
+    event.wrapping_sub(old) < new.wrapping_sub(old)
+}
+
+#[cfg_attr(avio_kunit, kernel::macros::kunit_tests(avio_ring))]
+#[cfg(any(test, avio_kunit))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_two_within_the_limits() {
+        assert!(RingSize::new(0).is_none());
+        assert!(RingSize::new(1).is_none());
+        assert!(RingSize::new(3).is_none());
+        assert!(RingSize::new(2 * MAX_QUEUE_SIZE).is_none());
+        assert!(RingSize::new(u32::MAX).is_none());
+        assert!(RingSize::new(MIN_QUEUE_SIZE).is_some());
+        assert!(RingSize::new(MAX_QUEUE_SIZE).is_some());
+    }
+
+    #[test]
+    fn phase_alternates_by_round_and_survives_the_wrap_of_positions() {
+        let size = RingSize(4);
+        assert!(size.phase(0));
+        assert!(size.phase(3));
+        assert!(!size.phase(4));
+        assert!(!size.phase(7));
+        assert!(size.phase(8));
+        assert!(!size.phase(u32::MAX));
+        assert!(size.phase(u32::MAX.wrapping_add(1)));
+    }
+
+    #[test]
+    fn an_event_is_passed_exactly_once() {
+        assert!(passes(5, 5, 6));
+        assert!(passes(6, 5, 8));
+        assert!(!passes(8, 5, 8));
+        assert!(!passes(4, 5, 8));
+        assert!(passes(u32::MAX, u32::MAX, 1));
+        assert!(passes(0, u32::MAX, 1));
+        assert!(!passes(1, u32::MAX, 1));
+    }
+}
