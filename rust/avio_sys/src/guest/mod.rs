@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the guest drivers need.
