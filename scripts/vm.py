@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""Boots the test kernel under virtme-ng in the toolchain root, runs one command in it, and searches the kernel's log.
+
+The VM sees the toolchain root as its own, read-only with throw-away changes; the checkout is at /avio, the kernel's
+build at /avio-kernel. By hand: scripts/vm.py [options] -- command …"""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import host
+import kernel
+import root
+from host import BUILD, Problem, accelerator, minutes, say
+
+# What must not stand in a kernel's log. A console line that matches fails the run.
+PROBLEMS = [
+    ("oops", r"\bOops\b|\bBUG:|kernel BUG at|unable to handle|general protection|Kernel panic|Call Trace:"),
+    ("warning", r"\bWARNING: "),
+    ("lockdep", r"possible (recursive|circular|irq)|inconsistent lock state|bad unlock balance|suspicious RCU usage"),
+    ("lockdep", r"lock held when returning|still has locks held|Invalid wait context|held lock freed"),
+    ("RCU stall", r"rcu.*(stall|kthread starved)"),
+    ("hung task", r"INFO: task .* blocked for more than"),
+    ("lockup", r"soft lockup|hard LOCKUP"),
+    ("KASAN", r"\bKASAN:|\bUBSAN:|\bKCSAN:|\bKFENCE:"),
+    ("leak", r"kmemleak: .*(new suspected|unreferenced)"),
+    ("corruption", r"list_(add|del) corruption|refcount_t:|ODEBUG:|Bad page state|double free|BUG .*: Object"),
+    ("Rust panic", r"rust_kernel: panicked"),
+]
+# Lines that match one of PROBLEMS and are none. Keep it tiny, and say why for each.
+ALLOWED = []
+
+
+def problem_in(line):
+    """The kind of problem that a line of a kernel's log shows, or None."""
+    if any(re.search(pattern, line) for pattern in ALLOWED):
+        return None
+    return next((kind for kind, pattern in PROBLEMS if re.search(pattern, line)), None)
+
+
+@dataclass
+class Result:
+    """How a VM run ended."""
+
+    code: int
+    seconds: float
+    log: Path
+    lines: list = field(default_factory=list)
+    console: list = field(default_factory=list)
+    problems: list = field(default_factory=list)
+    timed_out: bool = False
+
+    def failure(self):
+        """Why the run counts as failed, or None."""
+        if self.timed_out:
+            return f"timed out after {minutes(self.seconds)}"
+        if self.problems:
+            kind, line = self.problems[0]
+            return f"{kind} in the kernel log: {line}"
+        if self.code:
+            return f"exit code {self.code}"
+        return None
+
+
+def vng_line(built, line, cpus, memory, append, qemu):
+    """The virtme-ng command line."""
+    kind, _ = accelerator()
+    vng = ["vng", "--verbose", "--force-9p", "--disable-microvm", "--run", "/avio-kernel/arch/x86/boot/bzImage"]
+    vng += ["--user", "root", "--cwd", "/avio", "--cpus", str(cpus), "--memory", memory]
+    extra = list(qemu)
+    if kind == "tcg":
+        vng.append("--disable-kvm")
+        extra += ["-cpu", "EPYC,+svm,+npt"]
+    for option in append:
+        vng += ["--append", option]
+    if extra:
+        vng.append("--qemu-opts=" + shlex.join(extra))
+    # The kernel's console has standard error for itself, so that only the kernel's words are searched.
+    inside = shlex.join(["/usr/bin/python3", "/avio/tests/vm/inside.py", *map(str, line)]) + " 2>&1"
+    return [*vng, "--exec", inside], built
+
+
+def run(line, name, flavour="normal", cpus=2, memory="3G", timeout=600, append=(), qemu=(), on_line=None):
+    """Boot, run `line`, come back. `on_line` gets each line that the command prints, as it comes."""
+    built = kernel.ensure(flavour)
+    vng, _ = vng_line(built, line, cpus, memory, append, qemu)
+    log = BUILD / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    result = Result(code=-1, seconds=0.0, log=log)
+    start = time.monotonic()
+    command = root.command(vng, cwd="/avio", binds=[(built.path, "/avio-kernel")], env={"AVIO_FLAVOUR": flavour})
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    with open(log, "w", encoding="utf-8", errors="replace") as file:
+        mutex = threading.Lock()
+
+        def read(stream, kept, mark, handle):
+            for raw in stream:
+                text = raw.decode(errors="replace").rstrip("\r\n")
+                with mutex:
+                    kept.append(text)
+                    file.write(f"{time.monotonic() - start:8.2f} {mark} {text}\n")
+                    file.flush()
+                handle(text)
+
+        def from_command(text):
+            # A nested guest's console comes through the command, marked; its kernel is searched as well.
+            if text.startswith("guest| "):
+                search(text)
+            if on_line:
+                on_line(text)
+
+        def search(text):
+            kind = problem_in(text)
+            if kind:
+                result.problems.append((kind, text))
+
+        readers = [
+            threading.Thread(target=read, args=(process.stdout, result.lines, "|", from_command)),
+            threading.Thread(target=read, args=(process.stderr, result.console, "#", search)),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            result.code = process.wait(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            result.timed_out = True
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for reader in readers:
+                reader.join(timeout=10)
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run a command in a VM with the test kernel.")
+    parser.add_argument("--flavour", choices=sorted(kernel.FRAGMENTS), default="normal")
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--memory", default="3G")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds")
+    parser.add_argument("--append", action="append", default=[], help="kernel option")
+    parser.add_argument("--qemu", action="append", default=[], help="QEMU option; give it several times")
+    parser.add_argument("--name", default="vm", help="name of the log")
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    say("Accelerator: {} ({})".format(*accelerator()))
+    result = run(
+        args.command, args.name, args.flavour, args.cpus, args.memory, args.timeout, args.append, args.qemu, on_line=say
+    )
+    failure = result.failure()
+    say(f"{failure or 'ok'}, {minutes(result.seconds)}, log: {result.log}")
+    if failure and not result.code:
+        return 1
+    return result.code
+
+
+if __name__ == "__main__":
+    host.main(main)
