@@ -26,7 +26,12 @@ pub struct SubmissionReader {
 impl SubmissionReader {
     /// The reader of a fresh ring.
     pub const fn new(size: RingSize) -> Self {
-        Self { size, head: 0, tail: 0, taken: 0 }
+        Self::at(size, 0)
+    }
+
+    /// The reader of an idle ring: as many requests as `position` were taken and answered, modulo 2^32.
+    pub const fn at(size: RingSize, position: u32) -> Self {
+        Self { size, head: position, tail: position, taken: position }
     }
 
     /// Number of requests taken so far, modulo 2^32.
@@ -122,7 +127,12 @@ pub struct CompletionWriter {
 impl CompletionWriter {
     /// The writer of a fresh ring.
     pub fn new(size: RingSize) -> Self {
-        Self { size, tail: AtomicU32::new(0) }
+        Self::at(size, 0)
+    }
+
+    /// The writer of an idle ring: as many completions as `position` were posted, modulo 2^32.
+    pub fn at(size: RingSize, position: u32) -> Self {
+        Self { size, tail: AtomicU32::new(position) }
     }
 
     /// Number of completions posted so far, modulo 2^32. One that is just being posted may be counted already.
@@ -132,8 +142,8 @@ impl CompletionWriter {
 
     /// Posts a completion that a [`SubmissionReader`] has promised; `true` if the driver wants an interrupt for it.
     ///
-    /// Completions may become visible out of order; the driver stops at the first that is missing, and its event
-    /// position lies there or later, so whoever writes that entry raises the interrupt.
+    /// Completions may become visible out of order; the driver sleeps only on an entry that is missing, and whoever
+    /// writes the entry at its event position raises the interrupt.
     pub fn post<M: QueueMemory>(&self, memory: &M, completion: Completion) -> bool {
         let position = self.tail.fetch_add_relaxed(1);
         let entry = completion.encode(self.size.phase(position));

@@ -20,7 +20,12 @@ pub struct SubmissionWriter {
 impl SubmissionWriter {
     /// The writer of a fresh ring.
     pub const fn new(size: RingSize) -> Self {
-        Self { size, tail: 0, published: 0 }
+        Self::at(size, 0)
+    }
+
+    /// The writer of an idle ring: as many requests as `position` were published and answered, modulo 2^32.
+    pub const fn at(size: RingSize, position: u32) -> Self {
+        Self { size, tail: position, published: position }
     }
 
     /// Writes a request. The device does not see it before [`publish`](Self::publish).
@@ -67,7 +72,12 @@ pub struct CompletionReader {
 impl CompletionReader {
     /// The reader of a fresh ring.
     pub const fn new(size: RingSize) -> Self {
-        Self { size, head: 0 }
+        Self::at(size, 0)
+    }
+
+    /// The reader of an idle ring: as many completions as `position` were taken, modulo 2^32.
+    pub const fn at(size: RingSize, position: u32) -> Self {
+        Self { size, head: position }
     }
 
     /// Takes the next completion, if it is there, and makes its place free.
@@ -85,12 +95,35 @@ impl CompletionReader {
 
     /// Asks for an interrupt with the completion `after` places behind the next one, and looks once more; `true` if
     /// the next one is there already, and the caller must take it rather than wait.
+    ///
+    /// `after` must be less than the number of requests in flight. When the interrupt comes, the next completion may
+    /// still be missing: the caller then arms again.
     pub fn arm<M: QueueMemory>(&mut self, memory: &M, after: u32) -> bool {
-        memory.store_release(control::CQ_EVENT, self.head.wrapping_add(after));
+        if after != 0 {
+            let event = self.head.wrapping_add(after);
+            self.ask(memory, event);
+            if self.is_present(memory, self.head) {
+                return true;
+            }
+            if !self.is_present(memory, event) {
+                return false;
+            }
+            // Completions become visible out of order: that one came before our event, so nobody will raise its
+            // interrupt, and the next one is still missing. Ask with that.
+        }
+        self.ask(memory, self.head);
+        self.is_present(memory, self.head)
+    }
+
+    fn ask<M: QueueMemory>(&self, memory: &M, event: u32) {
+        memory.store_release(control::CQ_EVENT, event);
         // Pairs with the barrier in `CompletionWriter::post`: either it sees our event, or we its entry.
         memory.full_barrier();
-        let entry = memory.load_completion(self.size.slot(self.head));
-        Completion::decode(entry).1 == self.size.phase(self.head)
+    }
+
+    fn is_present<M: QueueMemory>(&self, memory: &M, position: u32) -> bool {
+        let entry = memory.load_completion(self.size.slot(position));
+        Completion::decode(entry).1 == self.size.phase(position)
     }
 
     /// Asks for no interrupts.
