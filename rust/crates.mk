@@ -41,8 +41,8 @@ quiet_cmd_avio_bindgen = BINDGEN $@
       cmd_avio_bindgen = $(BINDGEN) $< --rust-target 1.85 --use-core --ctypes-prefix ::kernel::ffi \
 	--blocklist-type '.*' --allowlist-function 'avio_.*' --no-layout-tests --no-doc-comments \
 	--raw-line '//! The C shim of this module, as bindgen sees it.' \
-	--raw-line '\#![allow(missing_docs, non_camel_case_types, unreachable_pub, clippy::all)]' \
-	--raw-line 'pub use kernel::bindings::*;' --raw-line 'use kernel::ffi::*;' \
+	--raw-line '\#![allow(missing_docs, non_camel_case_types, unreachable_pub, improper_ctypes, clippy::all)]' \
+	--raw-line 'pub use kernel::bindings::*;' \
 	-o $@ -- $(c_flags) -I$(avio-rust)avio_sys -w -fno-builtin -D__BINDGEN__ -DMODULE
 
 $(obj)/avio_bindings.rs: $(avio-rust)avio_sys/shim_$(avio-side).h FORCE

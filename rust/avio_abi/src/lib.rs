@@ -11,7 +11,7 @@
 //! - [`stor`]: storage commands, their statuses, and the description of a LUN.
 //! - [`ioctl`]: what the VMM says to `/dev/avio-stor`.
 
-#![no_std]
+#![cfg_attr(not(avio_kernel), no_std)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -10,7 +10,7 @@
 //! - [`memory`]: from guest-physical addresses to host page frames.
 //! - [`request`]: from a submission entry to a storage request.
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, avio_kernel)), no_std)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

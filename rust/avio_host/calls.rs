@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How the argument of a call comes in and its answer goes out.
+
+use avio_abi::ioctl::{AddLun, Info, QueueStatus, RemoveLun, SetFeatures, SetMemory, SetQueue, SetupError, Start};
+use avio_abi::wire::Wire;
+use kernel::alloc::AllocError;
+use kernel::prelude::*;
+use kernel::uaccess::{UserPtr, UserSlice};
+
+/// Length of the longest argument.
+const LONGEST: usize = AddLun::SIZE;
+
+/// Why a call is refused.
+pub(crate) struct Refusal {
+    errno: Error,
+    error: u32,
+    index: u32,
+}
+
+impl Refusal {
+    /// Refused because of the item with this index.
+    pub(crate) fn at(error: SetupError, index: usize) -> Self {
+        Self { index: u32::try_from(index).unwrap_or(u32::MAX), ..error.into() }
+    }
+}
+
+impl From<SetupError> for Refusal {
+    fn from(error: SetupError) -> Self {
+        Self { errno: errno(error), error: error as u32, index: 0 }
+    }
+}
+
+/// For calls whose argument has no place for a [`SetupError`].
+impl From<Error> for Refusal {
+    fn from(errno: Error) -> Self {
+        Self { errno, error: 0, index: 0 }
+    }
+}
+
+impl From<AllocError> for Refusal {
+    fn from(_: AllocError) -> Self {
+        SetupError::NoMemory.into()
+    }
+}
+
+fn errno(error: SetupError) -> Error {
+    match error {
+        SetupError::Running => EBUSY,
+        SetupError::LunBusy => EEXIST,
+        SetupError::RegionUnpinnable | SetupError::QueueAddress => EFAULT,
+        SetupError::MemoryLimit | SetupError::NoMemory | SetupError::NoWorker => ENOMEM,
+        SetupError::NotBlockDevice => ENOTBLK,
+        SetupError::DeviceReadOnly => EROFS,
+        SetupError::Reserved
+        | SetupError::TooManyRegions
+        | SetupError::RegionBounds
+        | SetupError::RegionOverlap
+        | SetupError::LunRange
+        | SetupError::DeviceUnsuitable
+        | SetupError::Features
+        | SetupError::QueueRange
+        | SetupError::QueueSize
+        | SetupError::NotEventfd
+        | SetupError::NotConfigured
+        | SetupError::NoMemoryTable => EINVAL,
+    }
+}
+
+/// An argument, and where in it the reason of a refusal goes.
+pub(crate) trait Argument: Wire {
+    /// Notes why the call is refused; both are zero on success.
+    fn report(&mut self, _error: u32, _index: u32) {}
+}
+
+impl Argument for Info {}
+impl Argument for QueueStatus {}
+impl Argument for RemoveLun {}
+
+impl Argument for SetFeatures {
+    fn report(&mut self, error: u32, _index: u32) {
+        self.error = error;
+    }
+}
+
+impl Argument for SetQueue {
+    fn report(&mut self, error: u32, _index: u32) {
+        self.error = error;
+    }
+}
+
+impl Argument for AddLun {
+    fn report(&mut self, error: u32, _index: u32) {
+        self.error = error;
+    }
+}
+
+impl Argument for SetMemory {
+    fn report(&mut self, error: u32, index: u32) {
+        (self.error, self.error_index) = (error, index);
+    }
+}
+
+impl Argument for Start {
+    fn report(&mut self, error: u32, index: u32) {
+        (self.error, self.error_index) = (error, index);
+    }
+}
+
+/// Carries out a call: takes its argument from the caller's memory once, runs `f`, and puts the answer there.
+pub(crate) fn call<T: Argument>(arg: usize, f: impl FnOnce(&mut T) -> Result<(), Refusal>) -> Result<isize> {
+    let mut buffer = [0; LONGEST];
+    let bytes = buffer.get_mut(..T::SIZE).ok_or(EINVAL)?;
+    let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), T::SIZE).reader_writer();
+    reader.read_slice(bytes)?;
+    let (mut value, _) = T::take(bytes).ok_or(EINVAL)?;
+    let result = match f(&mut value) {
+        Ok(()) => {
+            value.report(0, 0);
+            Ok(0)
+        }
+        Err(refusal) => {
+            value.report(refusal.error, refusal.index);
+            Err(refusal.errno)
+        }
+    };
+    value.put(bytes).ok_or(EINVAL)?;
+    writer.write_slice(bytes)?;
+    result
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! avio_host: the host side of AVIO storage adapters.
+//!
+//! One open file of `/dev/avio-stor` is one adapter. This file only wires.
+//!
+//! - [`adapter`]: what one open file is, and its calls.
+//! - [`calls`]: how a call's argument comes in and goes out.
+//! - [`luns`]: the block devices behind an adapter.
+//! - [`queue`]: a queue pair that runs, and how its worker serves it.
+//! - [`counters`]: what is counted, and how debugfs shows it.
+
+mod adapter;
+mod calls;
+mod counters;
+mod luns;
+mod queue;
+
+use adapter::Adapter;
+use avio_sys::host::DebugRoot;
+use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
+use kernel::prelude::*;
+
+module! {
+    type: AvioHost,
+    name: "avio_host",
+    authors: ["The AVIO developers"],
+    description: "AVIO: accelerated virtual I/O for KVM guests, storage host",
+    license: "GPL",
+}
+
+#[pin_data]
+struct AvioHost {
+    #[pin]
+    device: MiscDeviceRegistration<Adapter>,
+    debug: DebugRoot,
+}
+
+impl kernel::InPlaceModule for AvioHost {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            debug: DebugRoot::install(c"avio_host")?,
+            device <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"avio-stor" }),
+        })
+    }
+}

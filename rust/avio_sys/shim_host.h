@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* C that Rust cannot call itself (inline functions, macros, callbacks in C types), for the host modules. No logic. */
+#ifndef AVIO_SHIM_HOST_H
+#define AVIO_SHIM_HOST_H
+#include <linux/atomic.h>
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+
+/* Block devices. */
+struct block_device *avio_file_bdev(struct file *file);
+bool avio_file_writable(const struct file *file);
+u64 avio_bdev_sectors(struct block_device *bdev);
+u32 avio_bdev_logical_block(struct block_device *bdev);
+u32 avio_bdev_physical_block(struct block_device *bdev);
+u32 avio_bdev_dma_alignment(struct block_device *bdev);
+bool avio_bdev_read_only(struct block_device *bdev);
+bool avio_bdev_write_cache(struct block_device *bdev);
+bool avio_bdev_fua(struct block_device *bdev);
+bool avio_bdev_rotational(struct block_device *bdev);
+
+/* Bios. */
+struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector,
+			   void (*end_io)(struct bio *bio), void *private);
+bool avio_bio_add_frame(struct bio *bio, u64 frame, u32 len, u32 offset);
+
+/* Memory. */
+long avio_pin(u64 user_addr, u32 pages, bool write, u64 *frames);
+void avio_unpin(u64 frame, u64 pages, bool dirty);
+void avio_copy_from_frame(void *to, u64 frame, u32 offset, u32 len);
+void *avio_map_frames(const u64 *frames, u32 count);
+void avio_unmap_frames(void *addr, const u64 *frames, u32 count);
+
+/* Counting what is in flight. */
+void avio_wait_zero(atomic_t *counter);
+void avio_dec_and_wake(atomic_t *counter);
+
+/* Worker threads. */
+void *avio_task_start(bool (*fn)(void *arg), void (*killed)(void *arg), void *arg, void **slot, const char *name);
+void avio_task_stop(void *task);
+void avio_task_wake(void *task);
+void avio_set_running(void);
+void avio_yield(void);
+
+/* Being told of an eventfd's signals. */
+void *avio_kick_attach(struct file *eventfd, void (*fn)(void *arg), void *arg);
+void avio_kick_detach(void *kick);
+#endif

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A worker thread that an eventfd wakes.
+//!
+//! The thread is a `vhost_task` (`kernel/vhost_task.c`): it belongs to the process that made it, so that CPU limits,
+//! accounting and SIGKILL reach it as they reach the process.
+
+use super::eventfd::Kick;
+use avio_bindings as bindings;
+use core::ffi::c_void;
+use core::ptr;
+use kernel::error::{from_err_ptr, Result};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
+use kernel::sync::Arc;
+
+/// Whether a worker has more to do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// Yes: the budget is used up.
+    Yes,
+    /// No: sleep until the next kick.
+    No,
+}
+
+/// What a worker does.
+pub trait Serve: Send + Sync + 'static {
+    /// Serves what has come. Runs in the worker's thread, may sleep, and should return after a bounded time.
+    fn serve(&self) -> More;
+}
+
+struct Inner<T> {
+    /// A `struct vhost_task`. Written once, before the thread runs and before the kick is attached.
+    task: *mut c_void,
+    pending: Atomic<i32>,
+    kicks: Atomic<u64>,
+    serve: Arc<T>,
+}
+
+/// A worker thread and the eventfd that wakes it. Dropping it detaches the eventfd, then ends the thread.
+///
+/// # Invariants
+///
+/// `inner` came from `KBox::into_raw`; its task runs until `drop`; `kick` is attached with `inner` as argument.
+pub struct Worker<T: Serve> {
+    inner: *mut Inner<T>,
+    kick: *mut c_void,
+}
+
+// SAFETY: All that is behind the pointers is atomic, or `Send + Sync`, or only used in `drop`.
+unsafe impl<T: Serve> Send for Worker<T> {}
+// SAFETY: As above.
+unsafe impl<T: Serve> Sync for Worker<T> {}
+
+impl<T: Serve> Worker<T> {
+    /// Starts a thread in the calling process that serves whenever `kick` is signalled, and once at the start.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what kept the thread from being made.
+    pub fn start(serve: Arc<T>, kick: &Kick, name: &CStr) -> Result<Self> {
+        let inner = KBox::new(
+            Inner { task: ptr::null_mut(), pending: Atomic::new(1), kicks: Atomic::new(0), serve },
+            GFP_KERNEL,
+        )?;
+        let inner = KBox::into_raw(inner);
+        // SAFETY: `run` and `killed` get `inner`, which stays until the thread has ended (`drop`, or below). The
+        // slot for the task is written before the thread runs.
+        let task = unsafe {
+            bindings::avio_task_start(
+                Some(run::<T>),
+                Some(killed),
+                inner.cast(),
+                ptr::addr_of_mut!((*inner).task),
+                name.as_char_ptr(),
+            )
+        };
+        if let Err(error) = from_err_ptr(task) {
+            // SAFETY: No thread was made, so nobody else has the pointer that `into_raw` gave us.
+            drop(unsafe { KBox::from_raw(inner) });
+            return Err(error);
+        }
+        // SAFETY: The file is an eventfd. `kicked` gets `inner`, which stays until the kick was detached.
+        let kick = unsafe { bindings::avio_kick_attach(kick.as_ptr(), Some(kicked::<T>), inner.cast()) };
+        match from_err_ptr(kick) {
+            // INVARIANT: The task runs and the kick is attached.
+            Ok(kick) => Ok(Self { inner, kick }),
+            Err(error) => {
+                // SAFETY: The task was started above; after it has ended nobody else has the pointer.
+                unsafe {
+                    bindings::avio_task_stop(task);
+                    drop(KBox::from_raw(inner));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// How often the eventfd was signalled.
+    pub fn kicks(&self) -> u64 {
+        // SAFETY: By the type's invariant `inner` is alive; only its atomics are touched.
+        unsafe { (*self.inner).kicks.load(Relaxed) }
+    }
+}
+
+impl<T: Serve> Drop for Worker<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running, ending
+        // the thread waits out `run`; after both nobody else has `inner`.
+        unsafe {
+            bindings::avio_kick_detach(self.kick);
+            bindings::avio_task_stop((*self.inner).task);
+            drop(KBox::from_raw(self.inner));
+        }
+    }
+}
+
+/// The thread's loop body; it sleeps until the next wake-up if this returns `false`.
+///
+/// # Safety
+///
+/// `arg` is an `Inner<T>` that is alive.
+unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
+    // SAFETY: By the function's requirement. `task` is not touched here.
+    let (pending, serve) = unsafe {
+        let inner = arg.cast::<Inner<T>>();
+        (&*ptr::addr_of!((*inner).pending), &*ptr::addr_of!((*inner).serve))
+    };
+    // The thread's state is TASK_INTERRUPTIBLE since before this read, and a kick sets the flag before it wakes: a
+    // kick that comes after the read turns the coming sleep into none.
+    if pending.load(Acquire) == 0 || pending.xchg(0, Full) == 0 {
+        return false;
+    }
+    // SAFETY: No requirements; we are about to do things that may sleep.
+    unsafe { bindings::avio_set_running() };
+    if serve.serve() == More::Yes {
+        pending.store(1, Relaxed);
+        // SAFETY: We hold no locks.
+        unsafe { bindings::avio_yield() };
+    }
+    true
+}
+
+/// The process is being killed. What is in flight ends by itself, and the file's release does the rest.
+extern "C" fn killed(_arg: *mut c_void) {}
+
+/// The eventfd was signalled. Runs in the signaller's context, under the eventfd's lock.
+///
+/// # Safety
+///
+/// `arg` is an `Inner<T>` that is alive, and its task was set.
+unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
+    // SAFETY: By the function's requirement; the task was written before the kick was attached.
+    unsafe {
+        let inner = arg.cast::<Inner<T>>();
+        (*inner).kicks.fetch_add(1, Relaxed);
+        (*inner).pending.store(1, Release);
+        bindings::avio_task_wake((*inner).task);
+    }
+}
