@@ -70,10 +70,10 @@ class Result:
         return None
 
 
-def vng_line(built, line, cpus, memory, append, qemu):
+def vng_line(line, cpus, memory, append, qemu):
     """The virtme-ng command line."""
     kind, _ = accelerator()
-    vng = ["vng", "--verbose", "--force-9p", "--disable-microvm", "--run", "/avio-kernel/arch/x86/boot/bzImage"]
+    vng = ["vng", "--verbose", "--skip-modules", "--force-9p", "--disable-microvm", "--run", "/avio-kernel/arch/x86/boot/bzImage"]
     vng += ["--user", "root", "--cwd", "/avio", "--cpus", str(cpus), "--memory", memory]
     extra = list(qemu)
     if kind == "tcg":
@@ -85,13 +85,13 @@ def vng_line(built, line, cpus, memory, append, qemu):
         vng.append("--qemu-opts=" + shlex.join(extra))
     # The kernel's console has standard error for itself, so that only the kernel's words are searched.
     inside = shlex.join(["/usr/bin/python3", "/avio/tests/vm/inside.py", *map(str, line)]) + " 2>&1"
-    return [*vng, "--exec", inside], built
+    return [*vng, "--exec", inside]
 
 
 def run(line, name, flavour="normal", cpus=2, memory="3G", timeout=600, append=(), qemu=(), on_line=None):
     """Boot, run `line`, come back. `on_line` gets each line that the command prints, as it comes."""
     built = kernel.ensure(flavour)
-    vng, _ = vng_line(built, line, cpus, memory, append, qemu)
+    vng = vng_line(line, cpus, memory, append, qemu)
     log = BUILD / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     result = Result(code=-1, seconds=0.0, log=log)

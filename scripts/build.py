@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""Builds what the project ships: the kernel modules, for the test kernel or for a user's own tree, and the user-space
+programs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import kernel
+import root
+from host import BUILD, CACHE, CHECKOUT, Problem, Step, lock, say
+
+MODULES = {"avio_host": "rust/avio_host/avio_host.ko", "avio_stor": "guest/avio_stor/avio_stor.ko"}
+BIN = BUILD / "bin"
+
+
+def module(name, flavour="normal"):
+    """Where a built module is."""
+    return BUILD / flavour / MODULES[name]
+
+
+def make_modules(flavour, *arguments, output=None, env=None):
+    """Run the module build against a flavour of the test kernel."""
+    built = kernel.ensure(flavour)
+    output = output or BUILD / flavour
+    output.mkdir(parents=True, exist_ok=True)
+    line = ["make", "-C", built.path, f"M={CHECKOUT}", f"MO={output}", "LLVM=1", f"-j{os.cpu_count()}", *arguments]
+    root.run(line, binds=built.binds, env=env)
+
+
+def modules(flavour):
+    """The modules for the test kernel."""
+    kernel.ensure(flavour)
+    with Step(f"Modules for the {flavour} test kernel, in {(BUILD / flavour).relative_to(CHECKOUT)}"):
+        make_modules(flavour, "modules")
+
+
+def own_tree(tree):
+    """Check a user's kernel build tree; the make arguments that follow its compiler. Says all that is missing."""
+    tree = Path(tree).resolve()
+    auto = tree / "include" / "config" / "auto.conf"
+    if not auto.is_file():
+        raise Problem(f"KDIR={tree} is not a configured kernel build tree: it has no include/config/auto.conf")
+    config = kernel.options([auto])
+    if config.get("CONFIG_RUST") != "y":
+        raise Problem(f"KDIR={tree} was configured without CONFIG_RUST=y; the modules are Rust and need it")
+    missing = []
+    for name in ("libcore.rmeta", "libkernel.rmeta", "libbindings.rmeta"):
+        if not (tree / "rust" / name).is_file():
+            missing.append(f"{tree}/rust/{name} is missing: the tree needs the Rust metadata of its build (rust/*.rmeta)")
+    if not list((tree / "rust").glob("libmacros*.so")):
+        missing.append(f"{tree}/rust/libmacros.so is missing: the tree needs the procedural macros of its build")
+    wanted = config.get("CONFIG_RUSTC_VERSION_TEXT", "").strip('"')
+    for program in ("rustc", "bindgen"):
+        if not shutil.which(program):
+            missing.append(f"{program} is not on the PATH")
+    if shutil.which("rustc"):
+        found = subprocess.run(["rustc", "--version"], check=False, capture_output=True, text=True).stdout.strip()
+        if wanted and found != wanted:
+            missing.append(f"rustc on the PATH is '{found}'; this kernel was built with '{wanted}' and takes no other")
+    if missing:
+        raise Problem("the modules cannot be built for this kernel:\n  " + "\n  ".join(missing))
+    arguments = []
+    if config.get("CONFIG_CC_IS_CLANG") == "y":
+        suffix = re.search(r"-\d+$", os.environ.get("CC", ""))
+        arguments.append("LLVM=" + (suffix.group() if suffix else "1"))
+    return tree, arguments
+
+
+def modules_for(tree):
+    """The modules for a user's own kernel tree, with that tree's compiler from the user's own PATH."""
+    tree, arguments = own_tree(tree)
+    output = BUILD / "kdir"
+    output.mkdir(parents=True, exist_ok=True)
+    with Step(f"Modules for {tree}, in {output.relative_to(CHECKOUT)}"):
+        line = ["make", "-C", str(tree), f"M={CHECKOUT}", f"MO={output}", f"-j{os.cpu_count()}", *arguments, "modules"]
+        if subprocess.run(line, check=False).returncode:
+            raise Problem(f"the module build for {tree} failed; see above")
+
+
+def install(tree):
+    """Install modules and programs on this machine: DESTDIR, PREFIX and INSTALL_MOD_PATH as usual."""
+    if not tree:
+        raise Problem("say for which kernel: make install KDIR=/path/to/kernel/build (the test kernel is not installed)")
+    modules_for(tree)
+    userspace()
+    tree, arguments = own_tree(tree)
+    line = ["make", "-C", str(tree), f"M={CHECKOUT}", f"MO={BUILD / 'kdir'}", *arguments, "modules_install"]
+    if os.environ.get("DESTDIR"):
+        line.append(f"INSTALL_MOD_PATH={os.environ['DESTDIR']}")
+    if subprocess.run(line, check=False).returncode:
+        raise Problem("modules_install failed; see above")
+    target = Path(os.environ.get("DESTDIR", "") + os.environ.get("PREFIX", "/usr/local")) / "bin"
+    target.mkdir(parents=True, exist_ok=True)
+    for program in sorted(BIN.iterdir()):
+        if program.name != "avio-hostile":
+            shutil.copy2(program, target)
+            say(f"installed {target / program.name}")
+
+
+def cargo_env(target="cargo-target", **more):
+    """Environment for cargo in the root."""
+    return {"CARGO_TARGET_DIR": str(CACHE / target), "CARGO_TERM_COLOR": "never", **more}
+
+
+def userspace():
+    """The user-space programs, in build/bin."""
+    root.ensure()
+    BIN.mkdir(parents=True, exist_ok=True)
+    with Step("User-space programs, in build/bin"), lock():
+        line = ["cargo", "build", "--release", "--workspace", "--locked", "--message-format=json-render-diagnostics"]
+        artefacts = root.output(line, cwd=CHECKOUT / "userspace", env=cargo_env())
+        programs = [json.loads(text).get("executable") for text in artefacts.splitlines() if text.startswith("{")]
+        for program in filter(None, programs):
+            fresh = BIN / f".{Path(program).name}"
+            shutil.copy2(program, fresh)
+            fresh.rename(BIN / Path(program).name)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""Checks that need no VM: formatting, clippy, documentation, and which panics a module can reach."""
+
+import re
+import subprocess
+
+import build
+import kernel
+import root
+from host import BUILD, CHECKOUT, Problem, Step, say
+
+ALLOWED_PANICS = CHECKOUT / "scripts" / "panics.allowed"
+PANIC = re.compile(r"panick|unwrap_failed|expect_failed|slice.*(fail|oob)|str::slice_error|rust_build_error|assert_failed")
+
+
+def tracked(*patterns):
+    """Files under version control, or about to be, that match."""
+    line = ["git", "-C", str(CHECKOUT), "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    names = subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()
+    return [name for name in names if (CHECKOUT / name).is_file()]
+
+
+def formatting():
+    """rustfmt over every Rust file, by the kernel's rules for what runs in the kernel."""
+    with Step("rustfmt: kernel code"):
+        config = kernel.ensure("normal").tree / ".rustfmt.toml"
+        files = tracked("rust/*.rs", "guest/*.rs")
+        root.run(["rustfmt", "--check", "--config-path", config, *files], binds=kernel.ensure("normal").binds)
+    with Step("rustfmt: user space"):
+        files = tracked("userspace/*.rs")
+        root.run(["rustfmt", "--check", "--edition", "2021", *files])
+
+
+def userspace():
+    """Clippy and the documentation of the cargo workspace."""
+    where = CHECKOUT / "userspace"
+    with Step("clippy: user space"):
+        line = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]
+        root.run(line, cwd=where, env=build.cargo_env())
+    with Step("cargo doc, warnings denied"):
+        line = ["cargo", "doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]
+        root.run(line, cwd=where, env=build.cargo_env(RUSTDOCFLAGS="-D warnings"))
+
+
+def modules():
+    """The modules once more with clippy; any warning fails."""
+    with Step("clippy: modules"):
+        build.make_modules("normal", "CLIPPY=1", "KRUSTFLAGS=-Dwarnings", "modules", output=BUILD / "clippy")
+
+
+def panics():
+    """Panicking symbols that a module links must be in the allowed list, for a Rust panic in the kernel is BUG()."""
+    allowed = set()
+    for line in ALLOWED_PANICS.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            allowed.add(line.strip())
+    seen, extra = set(), []
+    with Step("panicking symbols in the modules"):
+        for name in build.MODULES:
+            text = root.output(["llvm-nm", "-u", "-C", build.module(name)])
+            for symbol in sorted({line.split(None, 1)[1] for line in text.splitlines() if PANIC.search(line)}):
+                entry = f"{name} {symbol}"
+                seen.add(entry)
+                if entry not in allowed:
+                    extra.append(entry)
+        for entry in sorted(allowed - seen):
+            say(f"  no longer needed in {ALLOWED_PANICS.name}: {entry}")
+        if extra:
+            raise Problem(
+                "new ways to panic in a module; find the indexing, unwrap or arithmetic that brought them in:\n  "
+                + "\n  ".join(extra)
+            )
+
+
+def licences():
+    """Every file of ours says its licence."""
+    with Step("SPDX lines"):
+        skip = ("Cargo.lock", "LICENSE", ".json", "README.md", ".gitignore")
+        lacking = []
+        for name in tracked():
+            if name.endswith(skip) or name.startswith("LICENSES/"):
+                continue
+            if "SPDX-License-Identifier:" not in (CHECKOUT / name).read_text(encoding="utf-8", errors="replace")[:600]:
+                lacking.append(name)
+        if lacking:
+            raise Problem("files without an SPDX-License-Identifier line:\n  " + "\n  ".join(lacking))
+
+
+def run():
+    """All checks, each to its end; then what failed."""
+    build.modules("normal")
+    failed = []
+    for check in (licences, formatting, userspace, modules, panics):
+        try:
+            check()
+        except Problem as problem:
+            say(f"{check.__name__}: {problem}")
+            failed.append(check.__name__)
+    if failed:
+        raise Problem(f"failed checks: {', '.join(failed)}")
+    say("all checks passed")

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""The test runner: one line for each test with how long it took, then `N passed, N failed, N skipped`.
+
+Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
+test kernel). `--flavour debug` runs those of the groups that need a kernel under KASAN, lockdep and kmemleak."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+import build
+import host
+import initramfs
+import root
+import vm
+from host import BUILD, CHECKOUT, Problem, minutes, say
+
+
+class Report:
+    """Counts and prints results."""
+
+    WORDS = {"pass": "ok", "fail": "FAIL", "skip": "skip"}
+
+    def __init__(self):
+        self.count = {"pass": 0, "fail": 0, "skip": 0}
+        self.failed = []
+
+    def add(self, status, name, seconds, detail=""):
+        """One test's result."""
+        self.count[status] += 1
+        if status == "fail":
+            self.failed.append(name)
+        shown = f"  {detail}" if detail and status != "pass" else ""
+        say(f"{self.WORDS[status]:4} {seconds:8.2f} s  {name}{shown}")
+
+    def close(self):
+        """The closing lines; the exit code."""
+        if self.failed:
+            say("\nFailed:\n  " + "\n  ".join(self.failed))
+        say("")
+        say("{pass} passed, {fail} failed, {skip} skipped".format(**self.count))
+        return 0 if self.count["pass"] and not self.count["fail"] else 1
+
+
+def timed(report, name, function):
+    """Run one group; a Problem in it is a failed test, and the other groups go on."""
+    say(f"\n--- {name}")
+    start = time.monotonic()
+    try:
+        function(report)
+    except Problem as problem:
+        report.add("fail", name, time.monotonic() - start, str(problem).strip().splitlines()[-1])
+        say(str(problem))
+    say(f"--- {name}: {minutes(time.monotonic() - start)}")
+
+
+def cargo(report, what, arguments, env):
+    """Build tests with cargo, run each program, and report each test in it."""
+    where = CHECKOUT / "userspace"
+    with host.Step(f"Building {what}"), host.lock():
+        line = ["cargo", "test", "--no-run", "--locked", "--message-format=json-render-diagnostics", *arguments]
+        messages = root.output(line, cwd=where, env=env).splitlines()
+    for message in (json.loads(text) for text in messages if text.startswith("{")):
+        if message.get("executable") and message["profile"]["test"]:
+            target = message["target"]
+            package = Path(message["manifest_path"]).parent
+            name = package.name if target["name"] == package.name else f"{package.name}:{target['name']}"
+            # RUSTC_BOOTSTRAP opens the harness's own timing; nothing is compiled here.
+            run = [message["executable"], "-Zunstable-options", "--report-time"]
+            harness(report, name, run, package, {**env, "RUSTC_BOOTSTRAP": "1"})
+
+
+def harness(report, name, line, where, env):
+    """Run a Rust test program and report its tests."""
+    start, seen = time.monotonic(), 0
+    log = BUILD / "logs" / f"{name.replace(':', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = root.command(line, cwd=where, env=env)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    broken = 0
+    with open(log, "w", encoding="utf-8") as file:
+        for text in process.stdout:
+            file.write(text)
+            found = re.match(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)[^<]*(?:<([\d.]+)s>)?", text)
+            if found:
+                status = {"ok": "pass", "FAILED": "fail", "ignored": "skip"}[found.group(2)]
+                broken += status == "fail"
+                seen += 1
+                report.add(status, f"{name}::{found.group(1)}", float(found.group(3) or 0), f"see {log}")
+    code = process.wait()
+    if code and not broken:
+        seconds = time.monotonic() - start
+        report.add("fail", f"{name}::(the test program)", seconds, f"exit code {code} after {seen} tests, see {log}")
+
+
+def user(report):
+    """cargo test for the workspace, and the Loom models."""
+    root.ensure()
+    cargo(report, "user-space tests", ["--workspace"], build.cargo_env())
+    if (CHECKOUT / "rust/avio_core/tests/loom.rs").exists():
+        env = build.cargo_env("cargo-target-loom", RUSTFLAGS="--cfg loom")
+        cargo(report, "the Loom models", ["--release", "-p", "avio_core", "--test", "loom"], env)
+
+
+def in_vm(report, name, line, flavour, **options):
+    """Run a script of tests/vm in a VM and report its RESULT lines, and whether the kernel's log stayed clean."""
+    seen = []
+
+    def take(text):
+        if text.startswith("RESULT "):
+            _, status, test, seconds, *detail = text.split(None, 4)
+            seen.append(test)
+            report.add(status, test, float(seconds), "".join(detail))
+
+    result = vm.run(line, f"{name}-{flavour}", flavour, on_line=take, **options)
+    failed_tests = any(text.startswith("RESULT fail ") for text in result.lines)
+    failure = result.failure()
+    if failure and result.code == 1 and failed_tests and not result.problems and not result.timed_out:
+        failure = None  # the script's exit code only repeats what its results say
+    if not seen and not failure:
+        failure = "no results came from the VM"
+    report.add("fail" if failure else "pass", f"{name}:clean kernel log", result.seconds, f"{failure}; see {result.log}")
+
+
+def module(flavour):
+    """KUnit and the hostile driver."""
+
+    def run(report):
+        build.modules(flavour)
+        build.userspace()
+        say("VMs run on {} ({})".format(*host.accelerator()))
+        line = ["python3", "/avio/tests/vm/module.py"]
+        in_vm(report, "module", line, flavour, timeout=900 if flavour == "normal" else 2000)
+
+    return run
+
+
+def stack(flavour):
+    """Guests on the whole stack."""
+
+    def run(report):
+        build.modules(flavour)
+        build.userspace()
+        initrd = initramfs.make("guest", flavour, ["/usr/bin/fio"])
+        line = ["python3", "/avio/tests/vm/stack.py", "/avio/" + str(initrd.relative_to(CHECKOUT))]
+        options = {"cpus": 4, "memory": "4G", "append": ["kunit.autorun=0"]}
+        in_vm(report, "stack", line, flavour, **options, timeout=1200 if flavour == "normal" else 3000)
+
+    return run
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run the tests.")
+    parser.add_argument("--flavour", choices=["normal", "debug"], default="normal")
+    parser.add_argument("--only", action="append", choices=["user", "module", "stack"], help="run this group alone")
+    args = parser.parse_args()
+    groups = {
+        "user": ("user space", user),
+        "module": ("module: KUnit and hostile driver", module(args.flavour)),
+        "stack": ("whole stack", stack(args.flavour)),
+    }
+    if args.flavour == "debug":
+        del groups["user"]
+    report = Report()
+    for key, (name, function) in groups.items():
+        if not args.only or key in args.only:
+            timed(report, f"{name} ({args.flavour} kernel)" if key != "user" else name, function)
+    return report.close()
+
+
+if __name__ == "__main__":
+    host.main(main)

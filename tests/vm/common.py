@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""What the scripts that run in a test VM share: results, modules, block devices, guests. Runs as root on the test
+kernel; the checkout is at /avio and the kernel's build at /avio-kernel."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+CHECKOUT = Path("/avio")
+KERNEL = Path("/avio-kernel")
+FLAVOUR = os.environ.get("AVIO_FLAVOUR", "normal")
+BIN = CHECKOUT / "build" / "bin"
+HOST_MODULE = CHECKOUT / "build" / FLAVOUR / "rust/avio_host/avio_host.ko"
+DEVICE = Path("/dev/avio-stor")
+COUNTERS = Path("/sys/kernel/debug/avio")
+# Everything is slower under emulation, and slower again under KASAN.
+PATIENCE = 4 if FLAVOUR == "debug" else 1
+
+
+class Failure(Exception):
+    """A check that did not hold."""
+
+
+class Skip(Exception):
+    """A case that this machine cannot run; the text says what it lacks."""
+
+
+failures = 0
+
+
+def result(status, name, seconds, detail=""):
+    """One line for tests/run.py."""
+    global failures
+    failures += status == "fail"
+    print(f"RESULT {status} {name} {seconds:.2f} {' '.join(str(detail).split())}", flush=True)
+
+
+@contextlib.contextmanager
+def case(name):
+    """A test case: passes unless its body raises."""
+    start = time.monotonic()
+    try:
+        yield
+    except Skip as skip:
+        result("skip", name, time.monotonic() - start, skip)
+    except Exception as error:  # a case may fail in any way; the others go on
+        result("fail", name, time.monotonic() - start, f"{type(error).__name__}: {error}")
+    else:
+        result("pass", name, time.monotonic() - start)
+
+
+def check(condition, text):
+    """Fail the case unless the condition holds."""
+    if not condition:
+        raise Failure(text)
+
+
+def equal(found, wanted, what):
+    """Fail the case unless both are the same."""
+    check(found == wanted, f"{what} is {found!r}, not {wanted!r}")
+
+
+def sh(*line, timeout=120, check_code=True):
+    """Run a program; what it printed."""
+    done = subprocess.run(
+        [str(word) for word in line],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout * PATIENCE,
+    )
+    if check_code and done.returncode:
+        raise Failure(f"{' '.join(map(str, line))}: exit code {done.returncode}: {done.stdout[-400:]}")
+    return done.stdout
+
+
+def modprobe(name, *options):
+    """Load one of the kernel's own modules."""
+    sh("modprobe", "-d", KERNEL / "installed", name, *options)
+
+
+def insert():
+    """Insert avio_host.ko and wait for its device."""
+    sh("insmod", HOST_MODULE)
+    wait_for(DEVICE.exists, 10, f"{DEVICE} after insmod")
+
+
+def remove():
+    """Remove avio_host.ko."""
+    sh("rmmod", "avio_host")
+
+
+def loaded():
+    """Whether avio_host is in the kernel."""
+    return Path("/sys/module/avio_host").exists()
+
+
+def wait_for(condition, seconds, what):
+    """Wait until a condition holds; fail after so many seconds (longer on a slow kernel)."""
+    end = time.monotonic() + seconds * PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise Failure(f"waited {seconds * PATIENCE} s in vain for {what}")
+        time.sleep(0.05)
+
+
+def loop(size_mib, name, *options):
+    """A loop device over a new file in memory; the device and the file."""
+    path = Path("/tmp") / name
+    with open(path, "wb") as file:
+        file.truncate(size_mib << 20)
+    return sh("losetup", "--find", "--show", *options, path).strip(), path
+
+
+def counters():
+    """Everything that the module shows in debugfs: {file: {name: number}}, and the text as it is."""
+    values, texts = {}, []
+    for path in sorted(p for p in COUNTERS.rglob("*") if p.is_file()):
+        text = path.read_text(errors="replace")
+        texts.append(f"{path.relative_to(COUNTERS)}:\n" + "".join(f"    {line}\n" for line in text.splitlines()))
+        numbers = values.setdefault(str(path.relative_to(COUNTERS)), {})
+        for line in text.splitlines():
+            words = line.replace(":", " ").replace("=", " ").split()
+            if len(words) == 2 and words[1].isdigit():
+                numbers[words[0]] = int(words[1])
+            elif len(words) == 1 and words[0].isdigit():
+                numbers[path.name] = int(words[0])
+    return values, "".join(texts)
+
+
+class Guest:
+    """A KVM guest in our VMM. Its console is echoed with `guest| ` before each line, so that its kernel's log is
+    searched too; its `GUEST-RESULT status name seconds detail` lines are kept."""
+
+    def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False):
+        cmdline = f"console=ttyS0 panic=-1 loglevel=5 kunit.autorun=0 avio_task={task} {append}".strip()
+        line = [BIN / "avio-vmm", "--kernel", KERNEL / "arch/x86/boot/bzImage", "--initrd", initrd]
+        line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory]
+        line += ["--huge-pages"] if huge else []
+        line += ["--queues", queues] if queues else []
+        for disk in disks:
+            line += ["--disk", disk]
+        self.results, self.lines, self.quiet = [], [], quiet
+        self.start = time.monotonic()
+        self.process = subprocess.Popen(
+            [str(word) for word in line], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        """Take the console apart, line by line."""
+        for raw in self.process.stdout:
+            line = raw.decode(errors="replace").strip()
+            self.lines.append(line)
+            if not self.quiet:
+                print(f"guest| {line}", flush=True)
+            if line.startswith("GUEST-RESULT "):
+                words = line.split(None, 4)
+                self.results.append((words[1], words[2], float(words[3]), words[4] if len(words) > 4 else ""))
+
+    def value(self, name):
+        """The rest of the guest's line `GUEST-VALUE name …`."""
+        mark = f"GUEST-VALUE {name} "
+        return next((line[len(mark) :] for line in self.lines if line.startswith(mark)), None)
+
+    def said(self, text):
+        """Whether a line with this text has come."""
+        return any(text in line for line in self.lines)
+
+    def wait(self, seconds=120):
+        """Wait for the guest to power itself off."""
+        try:
+            code = self.process.wait(timeout=seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Failure(f"the guest did not end within {seconds * PATIENCE} s; its last words: {self.tail()}") from None
+        self.reader.join(timeout=10)
+        check(code == 0, f"avio-vmm ended with exit code {code}: {self.tail()}")
+
+    def kill(self):
+        """End the VMM the hard way."""
+        self.process.kill()
+        self.process.wait()
+        self.reader.join(timeout=10)
+
+    def tail(self):
+        """The last lines of the console."""
+        return " / ".join(self.lines[-5:])
+
+    def report(self, prefix):
+        """Hand the guest's results on as ours."""
+        for status, name, seconds, detail in self.results:
+            result(status, f"{prefix}:{name}", seconds, detail)
+        check(any(True for _ in self.results), f"the guest reported no results: {self.tail()}")
+
+
+def finish():
+    """The script's exit code."""
+    sys.exit(1 if failures else 0)

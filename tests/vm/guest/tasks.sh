@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+# What test guests do, in busybox shell. A case is a function; its result goes to the console as
+# `GUEST-RESULT pass|fail NAME SECONDS DETAIL`, a value for the host's side as `GUEST-VALUE NAME VALUE`.
+
+now() { cut -d' ' -f1 /proc/uptime; }
+
+# run_case NAME COMMAND…: the last line of what it printed is the detail of a failure.
+run_case() {
+    name=$1; shift
+    begun=$(now)
+    (set -e; "$@") >/tmp/out 2>&1 # not as a condition: there, the shell would ignore set -e
+    if [ $? = 0 ]; then verdict=pass; detail=; else verdict=fail; detail=$(tail -n 3 /tmp/out | tr '\n' '/'); fi
+    echo "GUEST-RESULT $verdict $name $(echo "$(now) $begun" | awk '{printf "%.2f", $1 - $2}') $detail"
+}
+
+value() { echo "GUEST-VALUE $*" >/dev/console; }
+
+# refused COMMAND…: it must fail.
+refused() { if "$@"; then echo "not refused: $*"; return 1; fi; }
+
+# Our disks, by name: those whose device is driven by avio_stor.
+disks() { ls -d /sys/block/avio* 2>/dev/null | sed 's,.*/,,' | sort -V; }
+disk() { disks | sed -n "$1p"; }
+attribute() { cat "/sys/block/$1/$2"; }
+
+wait_disks() {
+    tries=0
+    while [ "$(disks | wc -l)" -lt "$1" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 200 ] || { echo "only $(disks | wc -l) of $1 disks came"; return 1; }
+        sleep 0.1
+    done
+}
+
+expect() { [ "$1" = "$2" ] || { echo "$3 is $1, not $2"; return 1; }; }
+
+load() { insmod /avio_stor.ko && wait_disks "$avio_disks"; }
+
+geometry() {
+    for d in $(disks); do
+        value "disk $d $(attribute $d size) $(attribute $d queue/logical_block_size) $(attribute $d ro)"
+        grep -q '\[none\]' "/sys/block/$d/queue/scheduler"
+    done
+    expect "$(ls /sys/block/$(disk 1)/mq | wc -l)" "$(nproc)" "number of hardware queues"
+}
+
+# Partition the disk, make a file system, write files, and verify them after everything was dropped from memory.
+filesystem() {
+    d=/dev/$1
+    printf 'label: gpt\n,%s\n' "${2:-}" | sfdisk -q "$d"
+    part=$(ls /dev/$1*1 | head -n1)
+    mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$part"
+    mount "$part" /mnt
+    for i in 1 2 3 4 5 6 7 8; do head -c $((i * 700000)) /dev/urandom > /mnt/file$i; done
+    mkdir /mnt/dir; cp /mnt/file8 /mnt/dir/copy
+    (cd /mnt && sha256sum file? dir/copy) > /tmp/sums
+    cp /tmp/sums /mnt/sums
+    sync; umount /mnt
+    echo 3 > /proc/sys/vm/drop_caches; blockdev --flushbufs "$d"
+    e2fsck -fn "$part"
+    mount -o ro "$part" /mnt
+    (cd /mnt && sha256sum -c /tmp/sums)
+    umount /mnt
+}
+
+# Random writes of mixed sizes with a checksum in each block, then all read back and checked.
+verified() {
+    fio --name=verify --filename="/dev/$1" --rw=randrw --rwmixread=30 --bsrange=4k-64k --bs_unaligned=0 --blockalign=4k \
+        --size="${3:-32m}" --direct=1 --ioengine=libaio --iodepth="$2" --numjobs=1 --verify=crc32c --verify_fatal=1 \
+        --do_verify=1 --randrepeat=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
+}
+
+# All processors at once, each in a part of its own.
+parallel() {
+    fio --name=par --filename="/dev/$1" --rw=randwrite --bs=4k --size=8m --offset_increment=8m --numjobs="$(nproc)" \
+        --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=1 \
+        --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
+}
+
+# Durability: O_SYNC writes become FUA or a flush.
+durable() {
+    fio --name=sync --filename="/dev/$1" --rw=write --bs=8k --size=1m --sync=1 --direct=1 --ioengine=psync --fsync=4 \
+        --verify=md5 --do_verify=1 --randrepeat=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
+}
+
+# Odd but legal: single blocks, the last blocks, a large request.
+edges() {
+    size=$(attribute $1 size); block=$(($(attribute $1 queue/logical_block_size) / 512))
+    dd if=/dev/urandom of=/tmp/b bs=$((block * 512)) count=1
+    for at in 0 1 $((size / block - 1)); do
+        dd if=/tmp/b of=/dev/$1 bs=$((block * 512)) seek=$at count=1 conv=fsync
+        echo 3 > /proc/sys/vm/drop_caches; blockdev --flushbufs /dev/$1
+        dd if=/dev/$1 bs=$((block * 512)) skip=$at count=1 | cmp - /tmp/b
+    done
+    refused dd if=/tmp/b of=/dev/$1 bs=$((block * 512)) seek=$((size / block)) count=1
+    dd if=/dev/urandom of=/tmp/big bs=1M count=8
+    fio --name=big --filename=/dev/$1 --rw=write --bs=4m --size=16m --direct=1 --ioengine=libaio --iodepth=4 \
+        --verify=crc32c --do_verify=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
+}
+
+# A pattern at a known place, for the host to find on the backing.
+leave_pattern() {
+    yes "AVIO was here, on $1." | head -c 1048576 > /tmp/pattern
+    dd if=/tmp/pattern of=/dev/$1 bs=64k seek=16 conv=fsync
+    value "pattern $1 $(sha256sum < /tmp/pattern | cut -d' ' -f1)"
+}
+
+read_only() {
+    expect "$(attribute $1 ro)" 1 "read-only flag of $1"
+    refused dd if=/dev/zero of=/dev/$1 bs=4k count=1 conv=fsync
+    value "readonly $1 $(dd if=/dev/$1 bs=1M count=4 | sha256sum | cut -d' ' -f1)"
+}
+
+# Driver out and in again, three times; what was written is still there.
+driver_reload() {
+    sum=$(dd if=/dev/$1 bs=1M skip=1 count=1 | sha256sum)
+    for i in 1 2 3; do rmmod avio_stor; load; done
+    expect "$(dd if=/dev/$1 bs=1M skip=1 count=1 | sha256sum)" "$sum" "checksum after reload"
+}
+
+# Disks in order: 1 loop, 2 null_blk, 3 brd, 4 read-only loop.
+task_stack() {
+    run_case probe load
+    run_case geometry geometry
+    run_case filesystem filesystem "$(disk 1)"
+    run_case verified-depth1 verified "$(disk 2)" 1 8m
+    run_case verified-depth32 verified "$(disk 2)" 32
+    run_case parallel parallel "$(disk 3)"
+    run_case durable durable "$(disk 1)"
+    run_case edges edges "$(disk 2)"
+    run_case read-only read_only "$(disk 4)"
+    for n in 2 3; do run_case pattern$n leave_pattern "$(disk $n)"; done
+    run_case driver-reload driver_reload "$(disk 2)"
+    dmesg | grep -i avio
+}
+
+# A short sign of life.
+task_hello() {
+    run_case probe load
+    run_case pattern leave_pattern "$(disk 1)"
+}
+
+# Reset instead of power-off.
+task_reset() {
+    run_case probe load
+    echo GUEST-RESETS
+    reboot -f
+}
+
+# I/O without end, for a host that does something to us meanwhile.
+task_busy() {
+    load
+    echo GUEST-BUSY
+    fio --name=busy --filename=/dev/$(disk 1) --rw=randrw --bs=16k --size=64m --time_based --runtime=3600 --direct=1 \
+        --ioengine=libaio --iodepth=32 --randrepeat=1 --output=/tmp/fio.out
+}
+
+task_demo() { . /demo.sh; }

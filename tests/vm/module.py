@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: inserts avio_host.ko, turns its KUnit output into results, and lets the hostile driver loose on it."""
+
+import os
+import re
+import time
+
+from common import BIN, HOST_MODULE, case, check, finish, insert, loaded, modprobe, remove, result, sh
+
+
+def kernel_log():
+    """A reader of kernel messages from now on: each call gives the new ones as (seconds, text)."""
+    file = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(file, 0, os.SEEK_END)
+
+    def read():
+        while True:
+            try:
+                record = os.read(file, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return
+            head, _, text = record.partition(";")
+            yield int(head.split(",")[2]) / 1e6, text.split("\n", 1)[0]
+
+    return read
+
+
+def kunit(messages):
+    """KTAP lines of case level, as (status, name, seconds, detail). A case's time is that between its line and the one
+    before: the cases run one by one."""
+    suite, before, notes = "", None, []
+    for when, text in messages:
+        found = re.match(r"( *)(not ok|ok) (\d+) (\S+)(.*)", text)
+        if "# Subtest: " in text:
+            suite, notes = text.split("# Subtest: ")[1].strip(), []
+        elif found and found.group(1):
+            status = "pass" if found.group(2) == "ok" else "fail"
+            if "# SKIP" in found.group(5):
+                status = "skip"
+            detail = " / ".join(notes) if status == "fail" else found.group(5).replace("# SKIP", "").strip(" #")
+            yield status, f"{suite}.{found.group(4)}", when - (before or when), detail
+            notes = []
+        elif text.strip().startswith("#"):
+            notes.append(text.strip())
+        before = when
+
+
+def main():
+    """KUnit, then the hostile driver, then removal."""
+    read = kernel_log()
+    with case("module:insert"):
+        check(HOST_MODULE.exists(), f"{HOST_MODULE} was not built")
+        insert()
+    time.sleep(0.5)
+    cases = list(kunit(read()))
+    for status, name, seconds, detail in cases:
+        result(status, f"kunit:{name}", seconds, detail)
+    with case("kunit:ran"):
+        check(cases, "the module's KUnit suites printed no KTAP at insmod")
+    if loaded():
+        modprobe("null_blk", "nr_devices=1", "memory_backed=1", "gb=1")
+        print(sh(BIN / "avio-hostile", timeout=400, check_code=False), end="", flush=True)
+        with case("module:remove"):
+            remove()
+    finish()
+
+
+main()

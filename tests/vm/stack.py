@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: guests in our VMM do real disk I/O through avio_host.ko onto loop, null_blk and brd devices, and the host
+checks what is on the backing afterwards. The one argument is the guest's initramfs."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from common import (
+    BIN, DEVICE, KERNEL, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, remove, sh, wait_for,
+)  # fmt: skip
+
+INITRD = sys.argv[1]
+PATTERN_AT, PATTERN_LENGTH = 16 * 65536, 1048576
+
+
+def sha256(path, offset=0, length=None):
+    """Checksum of a piece of a device or file, read past the page cache's stale pages."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(offset)
+        return hashlib.sha256(file.read(length if length is not None else -1)).hexdigest()
+
+
+def guest_file_system(device):
+    """Mount what the guest made and verify its files by its own checksums."""
+    sh("partprobe", device)
+    part = Path(f"{device}p1")
+    wait_for(part.exists, 10, f"{part}")
+    sh("e2fsck", "-fn", part)
+    sh("mount", "-o", "ro", part, "/mnt")
+    try:
+        listing = sh("sh", "-c", "cd /mnt && sha256sum -c sums")
+        equal(listing.count(": OK"), 9, "number of files with the guest's checksum")
+    finally:
+        sh("umount", "/mnt")
+
+
+def whole(devices):
+    """One guest with four LUNs and four queues through everything, then the host's view of the same bytes."""
+    first, null, ram, fixed = devices
+    disks = [f"path={first},serial=FIRST", f"path={null}", f"path={ram}", f"path={fixed},readonly"]
+    before = {device: sha256(device, 0, 4 << 20) for device in (fixed,)}
+    guest = None
+    with case("stack:guest"):
+        guest = Guest("stack", disks, INITRD, cpus=4, append="avio_disks=4")
+        guest.wait(600)
+    if guest is None:
+        return
+    with case("stack:guest-results"):
+        guest.report("guest")
+    with case("stack:host-reads-guest-file-system"):
+        guest_file_system(first)
+    for number, device in ((2, null), (3, ram)):
+        with case(f"stack:host-finds-pattern-{number}"):
+            told = guest.value(f"pattern {guest_disk(guest, number)}")
+            check(told, "the guest named no checksum")
+            equal(sha256(device, PATTERN_AT, PATTERN_LENGTH), told, f"checksum on {device}")
+    with case("stack:read-only-disk-is-untouched"):
+        equal(sha256(fixed, 0, 4 << 20), before[fixed], "checksum of the read-only backing")
+        told = guest.value(f"readonly {guest_disk(guest, 4)}")
+        equal(told, before[fixed], "checksum that the guest read")
+
+
+def guest_disk(guest, number):
+    """Name of the guest's disk by its order."""
+    names = [line.split()[2] for line in guest.lines if line.startswith("GUEST-VALUE disk")]
+    check(len(names) >= number, f"the guest listed {len(names)} disks")
+    return names[number - 1]
+
+
+def counting(device):
+    """The module's counters are there while an adapter lives, and move."""
+    with case("stack:counters-move"):
+        guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True)
+        try:
+            wait_for(lambda: guest.said("GUEST-BUSY"), 60, f"the guest's I/O; it said: {guest.tail()}")
+            first = total(counters()[0])
+            wait_for(lambda: total(counters()[0]) > first, 30, "the counters in debugfs to move")
+        finally:
+            guest.kill()
+
+
+def total(values):
+    """Sum of all counters."""
+    return sum(sum(numbers.values()) for numbers in values.values())
+
+
+def in_use(device):
+    """The module stays while a guest uses it, survives its VMM's sudden death, and can go after it."""
+    with case("stack:rmmod-refused-while-in-use"):
+        guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True)
+        try:
+            wait_for(lambda: guest.said("GUEST-BUSY"), 60, f"the guest's I/O; it said: {guest.tail()}")
+            done = subprocess.run(["rmmod", "avio_host"], check=False, capture_output=True, text=True)
+            check(done.returncode, "rmmod removed the module under a running guest")
+            check(loaded(), "the module is gone although rmmod failed")
+        finally:
+            guest.kill()
+    with case("stack:module-goes-after-SIGKILL"):
+        wait_for(lambda: module_users() == 0, 20, "the dead VMM's adapter to be freed")
+        remove()
+        insert()
+
+
+def module_users():
+    """The module's use count."""
+    return int(Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii"))
+
+
+def two_guests(first, second):
+    """Two guests at once, one of them with huge pages, each finds its own disk."""
+    with case("stack:two-guests"):
+        pages = Path("/proc/sys/vm/nr_hugepages")
+        pages.write_text("140", encoding="ascii")
+        huge = int(pages.read_text(encoding="ascii")) >= 140
+        guests = [
+            Guest("hello", [f"path={first}"], INITRD, memory=256, huge=huge, append="avio_disks=1"),
+            Guest("hello", [f"path={second}"], INITRD, memory=256, append="avio_disks=1"),
+        ]
+        for guest in guests:
+            guest.wait(120)
+        for guest in guests:
+            guest.report("two-guests")
+        pages.write_text("0", encoding="ascii")
+        check(huge, "the VM had not enough memory for 140 huge pages")
+
+
+def reset(device):
+    """A guest's reset ends the VMM in good order."""
+    with case("stack:guest-reset"):
+        guest = Guest("reset", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True)
+        guest.wait(90)
+        check(guest.said("GUEST-RESETS"), f"the guest never came to its reset: {guest.tail()}")
+
+
+def reload_module():
+    """In and out, many times over."""
+    with case("stack:module-reload-20-times"):
+        for _ in range(20):
+            remove()
+            check(not DEVICE.exists(), f"{DEVICE} is left after rmmod")
+            insert()
+
+
+def refusals(device):
+    """What the VMM says when it cannot work."""
+
+    def fails(name, line, *words):
+        with case(f"stack:refuses-{name}"):
+            done = subprocess.run([str(w) for w in line], check=False, capture_output=True, text=True, timeout=60)
+            said = done.stdout + done.stderr
+            check(done.returncode, "the VMM reported success")
+            check(any(word in said for word in words), f"the message names none of {words}: {said[-300:]!r}")
+            check("panicked" not in said, f"the VMM panicked: {said[-300:]!r}")
+
+    vmm, image = BIN / "avio-vmm", KERNEL / "arch/x86/boot/bzImage"
+    common = ["--initrd", INITRD, "--cmdline", "console=ttyS0", "--cpus", 1, "--memory", 256]
+    fails("bad-kernel", [vmm, "--kernel", "/etc/passwd", *common, "--disk", f"path={device}"], "/etc/passwd", "kernel")
+    fails("no-such-disk", [vmm, "--kernel", image, *common, "--disk", "path=/dev/nothing"], "/dev/nothing")
+    fails("a-file-as-disk", [vmm, "--kernel", image, *common, "--disk", "path=/etc/passwd"], "/etc/passwd", "block device")
+    remove()
+    fails("no-module", [vmm, "--kernel", image, *common, "--disk", f"path={device}"], "avio-stor", "avio_host")
+    insert()
+
+
+def main():
+    """All cases, the long one first."""
+    if not Path("/dev/kvm").exists():
+        with case("stack:kvm"):
+            raise Skip("no /dev/kvm in the test VM: the processor has no nested virtualization")
+        finish()
+    with case("stack:backing-devices"):
+        insert()
+        modprobe("null_blk", "nr_devices=1", "memory_backed=1", "gb=1", "bs=4096", "submit_queues=4")
+        modprobe("brd", "rd_nr=1", "rd_size=131072")
+        first = loop(192, "first", "--partscan")[0]
+        fixed, file = loop(8, "fixed", "--read-only")
+        file.write_bytes(os.urandom(8 << 20))
+    devices = (first, "/dev/nullb0", "/dev/ram0", fixed)
+    whole(devices)
+    counting("/dev/nullb0")
+    in_use("/dev/nullb0")
+    reset("/dev/nullb0")
+    two_guests(first, "/dev/ram0")
+    refusals("/dev/ram0")
+    reload_module()
+    with case("stack:module-remove"):
+        remove()
+    finish()
+
+
+main()
