@@ -110,7 +110,7 @@ pub const VECTOR_CONFIG: u32 = 0;
 
 /// MSI-X vector of a queue's completions.
 pub const fn queue_vector(queue: u32) -> u32 {
-    queue + 1
+    queue.saturating_add(1)
 }
 
 /// Most MSI-X vectors.

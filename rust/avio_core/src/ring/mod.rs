@@ -62,7 +62,7 @@ impl RingSize {
     /// The slot of a position.
     #[inline]
     pub const fn slot(self, position: u32) -> u32 {
-        position & (self.0 - 1)
+        position & self.0.wrapping_sub(1)
     }
 
     /// The phase mark of completion entries in the round that `position` lies in: set in the first round, so that

@@ -11,7 +11,7 @@ use super::block_file::BlockFile;
 use super::drain::InFlight;
 use super::pinned::PinnedMemory;
 use avio_bindings as bindings;
-use avio_core::memory::{Access, BadAddress, GuestAddr, Piece};
+use avio_core::memory::{bio_part, Access, BadAddress, GuestAddr, Piece};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::marker::PhantomData;
@@ -230,12 +230,7 @@ impl<O: BioOwner> Batch<'_, O> {
         unsafe { *slot.bios.get() = ptr::from_ref(bios).cast() };
         bios.in_flight.enter();
         let mut flight = Flight::<O> { slot, disk, op, sector, owner: PhantomData };
-        if self.submitter.pieces.is_empty() {
-            flight.send(&[]);
-        }
-        for pieces in self.submitter.pieces.chunks(BIO_PIECES) {
-            flight.send(pieces);
-        }
+        flight.send(&mut self.submitter.pieces);
         bios.one_ended(slot);
         Ok(())
     }
@@ -251,49 +246,58 @@ struct Flight<'a, O: BioOwner> {
 }
 
 impl<O: BioOwner> Flight<'_, O> {
-    /// Submits the next pieces.
-    fn send(&mut self, mut pieces: &[Piece]) {
+    /// Submits everything, in as many bios as it takes.
+    fn send(&mut self, pieces: &mut [Piece]) {
+        let block = self.disk.logical_block();
+        let mut from = 0usize;
         loop {
-            let sent = self.send_one(pieces);
-            pieces = pieces.get(sent..).unwrap_or(&[]);
-            if pieces.is_empty() {
+            let rest = pieces.get_mut(from..).unwrap_or(&mut []);
+            let part = bio_part(rest, BIO_PIECES, block);
+            let Some((part, cut)) = part.and_then(|(count, cut)| Some((rest.get_mut(..count)?, cut))) else {
+                self.slot.errno.store(EIO.to_errno(), Relaxed);
+                return;
+            };
+            self.send_one(part, cut);
+            from = from.saturating_add(part.len());
+            if let Some(last) = part.last_mut().filter(|_| cut != 0) {
+                // What was cut off is the first piece of the next bio.
+                *last = last.tail(last.len.saturating_sub(cut));
+                from = from.saturating_sub(1);
+            }
+            if from >= pieces.len() {
                 return;
             }
         }
     }
 
-    /// Submits one bio and returns how many pieces went into it.
-    fn send_one(&mut self, pieces: &[Piece]) -> usize {
+    /// Submits one bio of these pieces, the last of them shortened by `cut` bytes.
+    fn send_one(&mut self, pieces: &[Piece], cut: u32) {
         let place = ptr::from_ref(self.slot).cast_mut().cast();
         let vecs = u16::try_from(pieces.len()).unwrap_or(u16::MAX);
         // SAFETY: The device is open. `end_io` gets the place back, which outlives the bio, as does the `Bios` that it
-        // names: that waits for `in_flight` before it goes. With GFP_NOIO and so few vectors the allocation waits, it does not fail.
+        // names: that waits for `in_flight` before it goes. With GFP_NOIO and so few vectors the allocation waits, it
+        // does not fail.
         let bio = unsafe {
             bindings::avio_bio_alloc(self.disk.as_ptr(), vecs, self.op.opf(), self.sector, Some(end_io::<O>), place)
         };
-        let mut sent = 0;
-        for piece in pieces {
+        self.slot.left.fetch_add(1, Relaxed);
+        for (index, piece) in pieces.iter().enumerate() {
+            let last = index.saturating_add(1) == pieces.len();
+            let len = piece.len.saturating_sub(if last { cut } else { 0 });
             // SAFETY: The bio is ours until it is submitted. The frames are pinned, and stay so until the request has
             // ended, because memory is exchanged or dropped only when nothing is in flight.
-            if !unsafe { bindings::avio_bio_add_frame(bio, piece.frame, piece.len, piece.offset) } {
-                break;
+            if !unsafe { bindings::avio_bio_add_frame(bio, piece.frame, len, piece.offset) } {
+                // SAFETY: The bio is ours and was not submitted; its `end_io` runs here.
+                unsafe {
+                    (*bio).bi_status = bindings::errno_to_blk_status(EIO.to_errno());
+                    bindings::bio_endio(bio);
+                }
+                return;
             }
-            sent += 1;
-            self.sector = self.sector.saturating_add(u64::from(piece.len) / avio_abi::SECTOR_SIZE);
-        }
-        self.slot.left.fetch_add(1, Relaxed);
-        if sent == 0 && !pieces.is_empty() {
-            // The block layer takes not even the first piece: give up on the whole.
-            // SAFETY: The bio is ours and was not submitted; its `end_io` runs here.
-            unsafe {
-                (*bio).bi_status = bindings::errno_to_blk_status(EIO.to_errno());
-                bindings::bio_endio(bio);
-            }
-            return pieces.len();
+            self.sector = self.sector.saturating_add(u64::from(len) / avio_abi::SECTOR_SIZE);
         }
         // SAFETY: The bio is complete, and now belongs to the block layer.
         unsafe { bindings::submit_bio(bio) };
-        sent
     }
 }
 

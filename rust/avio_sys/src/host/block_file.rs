@@ -73,6 +73,12 @@ impl BlockFile {
         }
     }
 
+    /// Logical block size in bytes.
+    pub(super) fn logical_block(&self) -> u32 {
+        // SAFETY: By the type's invariant the device is open, so that its queue and limits exist.
+        unsafe { bindings::avio_bdev_logical_block(self.as_ptr()) }
+    }
+
     pub(super) fn as_ptr(&self) -> *mut bindings::block_device {
         self.bdev.as_ptr()
     }

@@ -74,11 +74,11 @@ impl Pins {
     /// Pins a region behind those that are there, `buffer` being room for [`CHUNK`] frames.
     fn add(&mut self, region: &Region, buffer: &mut [u64]) -> Result<(), SetupError> {
         let writable = region.flags & region_flags::READ_ONLY == 0;
-        let mut done = 0;
-        let pages = region.size / PAGE_SIZE;
-        while done < pages {
-            let want = (pages - done).min(buffer.len() as u64) as u32;
-            let addr = region.user_addr + done * PAGE_SIZE;
+        let mut page = region.guest_addr / PAGE_SIZE;
+        let mut addr = region.user_addr;
+        let mut left = region.size / PAGE_SIZE;
+        while left != 0 {
+            let want = left.min(buffer.len() as u64) as u32;
             // SAFETY: `buffer` has room for `want` frames. The call checks the address.
             let got = unsafe { bindings::avio_pin(addr, want, writable, buffer.as_mut_ptr()) };
             let got = usize::try_from(got).map_err(|_| match Error::from_errno(got as i32) {
@@ -86,10 +86,11 @@ impl Pins {
                 _ => SetupError::RegionUnpinnable,
             })?;
             for frame in buffer.iter().take(got) {
-                let page = region.guest_addr / PAGE_SIZE + done;
                 // INVARIANT: The page was just pinned.
                 self.push(Run { guest_page: page, frame: *frame, pages: 1, writable })?;
-                done += 1;
+                page = page.saturating_add(1);
+                addr = addr.saturating_add(PAGE_SIZE);
+                left = left.saturating_sub(1);
             }
             if got == 0 {
                 return Err(SetupError::RegionUnpinnable);

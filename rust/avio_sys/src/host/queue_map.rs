@@ -40,9 +40,9 @@ impl Mapping {
         let mut offset = None;
         for piece in memory.translate(addr, len, Access::DeviceWrites).map_err(|_| EFAULT)? {
             offset.get_or_insert(piece.offset as usize);
-            let bytes = u64::from(piece.offset) + u64::from(piece.len);
+            let bytes = u64::from(piece.offset).saturating_add(u64::from(piece.len));
             for page in 0..bytes.div_ceil(PAGE_SIZE) {
-                frames.push(piece.frame + page, GFP_KERNEL_ACCOUNT)?;
+                frames.push(piece.frame.saturating_add(page), GFP_KERNEL_ACCOUNT)?;
             }
         }
         // SAFETY: The frames are pages that `memory` has pinned, so that they exist. The call takes the references.
@@ -90,8 +90,8 @@ impl MappedQueue {
         control: GuestAddr,
     ) -> Result<Self> {
         let entries = size.entries() as usize;
-        let submissions = Mapping::new(memory, submissions, entries * SUBMISSION_SIZE)?;
-        let completions = Mapping::new(memory, completions, entries * COMPLETION_SIZE)?;
+        let submissions = Mapping::new(memory, submissions, entries.saturating_mul(SUBMISSION_SIZE))?;
+        let completions = Mapping::new(memory, completions, entries.saturating_mul(COMPLETION_SIZE))?;
         let control = Mapping::new(memory, control, CONTROL_SIZE)?;
         // SAFETY: Each mapping has the length that was asked for, begins at a multiple of 64 bytes, and lives as long
         // as `raw`, beside which it is stored. The kernel reaches the pages in other ways too, but only to let devices
