@@ -1,8 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* C that Rust cannot call itself (inline functions, macros), for the guest driver. No logic here. */
+/* C that Rust cannot call itself (inline functions, macros, static data), for the guest driver. No logic here. */
 #ifndef AVIO_SHIM_GUEST_H
 #define AVIO_SHIM_GUEST_H
 #include <linux/blk-mq.h>
 
-u32 avio_rq_bytes(const struct request *rq);
+/* Physical address of memory in the kernel's linear map. */
+phys_addr_t avio_virt_to_phys(const void *addr);
+
+/* The run of contiguous memory at a position in a request's data, and on to the next; false at the end. */
+bool avio_rq_next_run(struct bio **bio, struct bvec_iter *iter, phys_addr_t *addr, unsigned int *len);
+
+/* Puts a completed request into a batch; false if it must be ended on its own. */
+bool avio_rq_add_to_batch(struct request *rq, struct io_comp_batch *batch, bool is_error);
+
+/* Values of macros. */
+blk_features_t avio_blk_feat_write_cache(void);
+blk_features_t avio_blk_feat_fua(void);
+
+/* A number that no other disk of this driver has, and back with it. */
+int avio_disk_index_get(void);
+void avio_disk_index_put(unsigned int index);
+
+/* Disk operations whose owner is this module. */
+const struct block_device_operations *avio_disk_fops(void);
+/* Attributes of a disk whose private data is its serial number, a C string. */
+const struct attribute_group **avio_disk_attributes(void);
 #endif

@@ -1,3 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the guest drivers need.
+//! What the guest drivers need and the kernel crate does not have.
+//!
+//! - [`memory`]: memory whose physical address the device is told, and a queue pair in it.
+//! - [`request`]: block requests as owned values, and the table of those in flight.
+//! - [`blkmq`]: hardware queues of a block driver and their tag set.
+//! - [`disk`]: block devices on a tag set.
+//! - [`irq`]: MSI-X vectors with spread affinity, and their handlers.
+//! - [`pci`]: PCI IDs.
+
+pub mod blkmq;
+pub mod disk;
+pub mod irq;
+pub mod memory;
+pub mod pci;
+pub mod request;

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory for the segments of requests that have more than an entry holds: one list for each tag of a queue.
+//!
+//! Allocated at set-up, so that the I/O path allocates nothing. Whoever has a tag writes its list; publishing the
+//! entry that points to it orders these writes.
+
+use avio_abi::ring::Segment;
+use avio_abi::wire::Wire;
+use avio_abi::PAGE_SIZE;
+use avio_sys::guest::memory::SharedMemory;
+use kernel::prelude::*;
+
+/// Most segments in a list. Two lists to a page: half a MiB of scattered pages to a request.
+pub(crate) const LIST_SEGMENTS: usize = 128;
+
+const LIST_BYTES: usize = LIST_SEGMENTS * Segment::SIZE;
+const LISTS_PER_PAGE: usize = PAGE_SIZE as usize / LIST_BYTES;
+const WORDS_PER_SEGMENT: usize = Segment::SIZE / size_of::<u64>();
+
+/// The lists of a queue, by tag.
+pub(crate) struct Lists(KVec<SharedMemory>);
+
+impl Lists {
+    /// Lists for tags less than `tags`.
+    pub(crate) fn new(tags: usize) -> Result<Self> {
+        let pages = tags.div_ceil(LISTS_PER_PAGE);
+        let mut lists = KVec::with_capacity(pages, GFP_KERNEL)?;
+        for _ in 0..pages {
+            lists.push(SharedMemory::new(PAGE_SIZE as usize)?, GFP_KERNEL)?;
+        }
+        Ok(Self(lists))
+    }
+
+    /// Writes a request's segments into the list of its tag; where the list is and how many segments it has. Fails if
+    /// they are too many.
+    pub(crate) fn fill(&self, tag: u32, segments: impl Iterator<Item = Segment>) -> Result<(u64, usize)> {
+        let tag = tag as usize;
+        let page = self.0.get(tag / LISTS_PER_PAGE).ok_or(EIO)?;
+        let offset = tag % LISTS_PER_PAGE * LIST_BYTES;
+        let mut count = 0;
+        for segment in segments {
+            if count == LIST_SEGMENTS {
+                return Err(EIO);
+            }
+            let word = offset / size_of::<u64>() + count * WORDS_PER_SEGMENT;
+            let second = u64::from(segment.len) | u64::from(segment.flags) << 32;
+            page.store(word, segment.addr.to_le());
+            page.store(word + 1, second.to_le());
+            count += 1;
+        }
+        Ok((page.phys_addr() + offset as u64, count))
+    }
+}

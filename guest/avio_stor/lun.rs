@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From a LUN's description in the register window to a disk.
+
+use crate::lists::LIST_SEGMENTS;
+use crate::queue::Queue;
+use crate::registers::Registers;
+use avio_abi::pci::reg;
+use avio_abi::ring::INLINE_SEGMENTS;
+use avio_abi::stor::{lun_flags, LunInfo};
+use avio_abi::wire::Wire;
+use avio_abi::{features, MAX_LUNS, PAGE_SIZE, SECTOR_SIZE};
+use avio_sys::guest::blkmq::TagSet;
+use avio_sys::guest::disk::{Disk, DiskIndex, Limits};
+use kernel::device::Bound;
+use kernel::pci;
+use kernel::prelude::*;
+use kernel::str::CStr;
+use kernel::sync::Arc;
+
+/// How often a description that changes while it is read is read again.
+const READ_TRIES: u32 = 8;
+
+/// Adds a disk for each LUN that is present. One that cannot be used is left out, with a message.
+pub(crate) fn add_disks(
+    device: &pci::Device<Bound>,
+    registers: &Registers,
+    tags: &Arc<TagSet<Queue>>,
+    features: u64,
+) -> Result<KVec<Disk<Queue>>> {
+    let mut disks = KVec::new();
+    for lun in 0..registers.read(reg::LUNS).min(MAX_LUNS) as u16 {
+        let added = read(registers, lun).and_then(|info| match info {
+            Some(info) => add(device, tags, lun, &info, features).map(Some),
+            None => Ok(None),
+        });
+        match added {
+            Ok(Some(disk)) => disks.push(disk, GFP_KERNEL)?,
+            Ok(None) => {}
+            Err(error) => dev_err!(device, "LUN {lun} cannot be used: {error:?}\n"),
+        }
+    }
+    Ok(disks)
+}
+
+/// The description of a LUN, or none if it is not present.
+fn read(registers: &Registers, lun: u16) -> Result<Option<LunInfo>> {
+    let start = reg::LUN_INFO + u64::from(lun) * LunInfo::SIZE as u64;
+    for _ in 0..READ_TRIES {
+        let generation = registers.read(reg::GENERATION);
+        if registers.read(start) & lun_flags::PRESENT == 0 {
+            return Ok(None);
+        }
+        let mut bytes = [0; LunInfo::SIZE];
+        for (word, offset) in bytes.chunks_exact_mut(size_of::<u32>()).zip((start..).step_by(size_of::<u32>())) {
+            word.copy_from_slice(&registers.read(offset).to_le_bytes());
+        }
+        if registers.read(reg::GENERATION) == generation {
+            return Ok(Some(LunInfo::from_bytes(&bytes)));
+        }
+    }
+    Err(EAGAIN)
+}
+
+fn add(
+    device: &pci::Device<Bound>,
+    tags: &Arc<TagSet<Queue>>,
+    lun: u16,
+    info: &LunInfo,
+    features: u64,
+) -> Result<Disk<Queue>> {
+    let limits = limits(info, features)?;
+    let mut serial = [0; 41];
+    for (to, from) in serial.iter_mut().zip(info.serial) {
+        *to = if from == 0 || from.is_ascii_graphic() { from } else { b' ' };
+    }
+    let index = DiskIndex::new()?;
+    let name = name(index.get());
+    let disk = Disk::add(tags.clone(), device.as_ref(), lun, index, &name, serial, &limits)?;
+    let text = CStr::from_bytes_until_nul(&name).unwrap_or(c"avio");
+    let rights = if limits.read_only { ", read-only" } else { "" };
+    dev_info!(device, "{text}: LUN {lun}, {} sectors of {SECTOR_SIZE} bytes{rights}\n", limits.sectors);
+    Ok(disk)
+}
+
+/// What the block layer is to know of a LUN. Fails if the description makes no sense.
+fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
+    let flag = |bit: u32| info.flags & bit != 0;
+    let block =
+        |bytes: u32| bytes.is_power_of_two() && u64::from(bytes) >= SECTOR_SIZE && u64::from(bytes) <= PAGE_SIZE;
+    let lists = offered & features::SEGMENT_LIST != 0;
+    let room = if lists { LIST_SEGMENTS } else { INLINE_SEGMENTS };
+    let max_segments = u16::try_from(room)?.min(u16::try_from(info.max_segments).unwrap_or(u16::MAX));
+    let read_only = flag(lun_flags::READ_ONLY);
+    // A device that takes no writes has none to flush, and refuses to.
+    let write_cache = flag(lun_flags::WRITE_CACHE) && offered & features::FLUSH != 0 && !read_only;
+    let sensible = block(info.logical_block)
+        && block(info.segment_align)
+        && info.physical_block.is_power_of_two()
+        && info.physical_block >= info.logical_block
+        && u64::from(info.max_bytes) >= PAGE_SIZE
+        && max_segments > 0
+        && info.sectors > 0;
+    if !sensible {
+        return Err(EINVAL);
+    }
+    Ok(Limits {
+        sectors: info.sectors,
+        logical_block: info.logical_block,
+        physical_block: info.physical_block,
+        max_sectors: info.max_bytes / SECTOR_SIZE as u32,
+        max_segments,
+        segment_align: info.segment_align,
+        write_cache,
+        fua: write_cache && flag(lun_flags::FUA) && offered & features::FUA != 0,
+        rotational: !flag(lun_flags::NON_ROTATIONAL),
+        read_only,
+    })
+}
+
+/// The name of a disk: `avioa` to `avioz`, then `avioaa` and on. The rest is zeroes.
+fn name(index: u32) -> [u8; 16] {
+    const PREFIX: &[u8] = b"avio";
+    let mut name = [0; 16];
+    for (to, from) in name.iter_mut().zip(PREFIX) {
+        *to = *from;
+    }
+    let (mut letters, mut names, mut rest) = (1, 26, u64::from(index));
+    while rest >= names {
+        rest -= names;
+        names *= 26;
+        letters += 1;
+    }
+    for to in name.iter_mut().skip(PREFIX.len()).take(letters).rev() {
+        *to = b'a' + (rest % 26) as u8;
+        rest /= 26;
+    }
+    name
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Hardware queues of a block driver, and the tag set that all its disks share.
+//!
+//! Tags are given out per hardware queue: no two requests in flight on one queue have the same tag, whichever disk
+//! they are for.
+
+use super::request::{self, Request};
+use core::ffi::{c_int, c_uint, c_void};
+use core::mem::MaybeUninit;
+use core::pin::Pin;
+use core::ptr::{from_ref, NonNull};
+use kernel::device;
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::Arc;
+use kernel::types::Opaque;
+
+/// What the driver does about a request that takes long.
+pub enum Timeout {
+    /// Wait on.
+    Wait,
+    /// It was ended.
+    Ended,
+}
+
+/// A hardware queue. Called by the block layer in process context, on several processors at once.
+pub trait HwQueue: Send + Sync + 'static {
+    /// Takes a request. If not `last`, more will follow, or else [`commit`](Self::commit), so the device need not be
+    /// told yet.
+    fn queue(&self, request: Request, last: bool);
+
+    /// Tells the device of all requests that it was not told of.
+    fn commit(&self);
+
+    /// The request with this tag takes long.
+    fn timeout(&self, tag: u32) -> Timeout;
+}
+
+/// How many hardware queues to use, at most `most`: no more than there are processors.
+pub fn queue_count(most: u32) -> u32 {
+    // SAFETY: Any number may be asked for.
+    unsafe { avio_bindings::blk_mq_num_possible_queues(most) }
+}
+
+/// The hardware queues and the requests that they have room for.
+///
+/// # Invariants
+///
+/// `set` is initialised, and its driver data points to `self`.
+#[pin_data(PinnedDrop)]
+pub struct TagSet<Q: HwQueue> {
+    #[pin]
+    set: Opaque<avio_bindings::blk_mq_tag_set>,
+    queues: KVec<Arc<Q>>,
+    device: ARef<device::Device>,
+    first_vector: u32,
+}
+
+// SAFETY: The C structure belongs to no thread, and `HwQueue` is `Send`.
+unsafe impl<Q: HwQueue> Send for TagSet<Q> {}
+
+// SAFETY: The C structure has its own locks, and `HwQueue` is `Sync`.
+unsafe impl<Q: HwQueue> Sync for TagSet<Q> {}
+
+impl<Q: HwQueue> TagSet<Q> {
+    /// Makes a tag set of these queues with `depth` tags each. Queue `n` interrupts by vector `first_vector + n` of
+    /// `device`, whose affinity says which processors use the queue.
+    pub fn new(
+        queues: KVec<Arc<Q>>,
+        depth: u32,
+        device: ARef<device::Device>,
+        first_vector: u32,
+    ) -> impl PinInit<Self, Error> {
+        let count = u32::try_from(queues.len()).unwrap_or(0);
+        try_pin_init!(&this in Self {
+            queues,
+            device,
+            first_vector,
+            set <- Opaque::try_ffi_init(move |set: *mut avio_bindings::blk_mq_tag_set| {
+                // SAFETY: `set` is valid for writes. The other fields come before this one and so are initialised
+                // when the operations are called; `self` stays where it is, as it is pinned.
+                unsafe {
+                    set.write(avio_bindings::blk_mq_tag_set {
+                        ops: &Self::OPS,
+                        nr_maps: 1,
+                        nr_hw_queues: count,
+                        queue_depth: depth,
+                        cmd_size: request::PRIVATE_SIZE,
+                        numa_node: avio_bindings::NUMA_NO_NODE,
+                        flags: avio_bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT,
+                        driver_data: this.as_ptr().cast::<c_void>(),
+                        ..MaybeUninit::zeroed().assume_init()
+                    });
+                    to_result(avio_bindings::blk_mq_alloc_tag_set(set))
+                }
+            }),
+        }? Error)
+    }
+
+    pub(super) fn as_raw(&self) -> *mut avio_bindings::blk_mq_tag_set {
+        self.set.get()
+    }
+
+    const OPS: avio_bindings::blk_mq_ops = avio_bindings::blk_mq_ops {
+        queue_rq: Some(Self::queue_rq),
+        commit_rqs: Some(Self::commit_rqs),
+        timeout: Some(Self::timeout),
+        complete: Some(request::complete),
+        init_hctx: Some(Self::init_hctx),
+        map_queues: Some(Self::map_queues),
+        // SAFETY: All fields are optional functions, for which all zeroes means none.
+        ..unsafe { MaybeUninit::zeroed().assume_init() }
+    };
+
+    /// The queue behind a hardware context.
+    ///
+    /// # Safety
+    ///
+    /// `hctx` must be a live context of a disk of such a tag set.
+    unsafe fn queue<'a>(hctx: *mut avio_bindings::blk_mq_hw_ctx) -> &'a Q {
+        // SAFETY: `init_hctx` has set the driver data to a queue of the tag set, which outlives all its contexts.
+        unsafe { &*(*hctx).driver_data.cast::<Q>() }
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn init_hctx(hctx: *mut avio_bindings::blk_mq_hw_ctx, data: *mut c_void, index: c_uint) -> c_int {
+        // SAFETY: By the type invariant the driver data of our tag sets points to the `TagSet`.
+        let this = unsafe { &*data.cast::<Self>() };
+        let Some(queue) = this.queues.get(index as usize) else {
+            return EINVAL.to_errno();
+        };
+        // SAFETY: The context is being initialised, and its driver data is ours to set.
+        unsafe { (*hctx).driver_data = from_ref::<Q>(queue).cast_mut().cast() };
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn map_queues(set: *mut avio_bindings::blk_mq_tag_set) {
+        // SAFETY: By the type invariant the driver data of our tag sets points to the `TagSet`. Only the fields
+        // before `set` are used, which are initialised. The device reference is a transparent wrapper of the C one.
+        unsafe {
+            let this = (*set).driver_data.cast::<Self>();
+            let device = from_ref::<device::Device>(&(*this).device).cast_mut().cast();
+            avio_bindings::blk_mq_map_hw_queues(&mut (*set).map[0], device, (*this).first_vector);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn queue_rq(
+        hctx: *mut avio_bindings::blk_mq_hw_ctx,
+        data: *const avio_bindings::blk_mq_queue_data,
+    ) -> avio_bindings::blk_status_t {
+        // SAFETY: The block layer passes a live context and a request that is the driver's from now on.
+        unsafe {
+            if let Some(rq) = NonNull::new((*data).rq) {
+                Self::queue(hctx).queue(Request::start(rq), (*data).last);
+            }
+        }
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn commit_rqs(hctx: *mut avio_bindings::blk_mq_hw_ctx) {
+        // SAFETY: The block layer passes a live context.
+        unsafe { Self::queue(hctx) }.commit();
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn timeout(rq: *mut avio_bindings::request) -> avio_bindings::blk_eh_timer_return {
+        // SAFETY: The block layer passes a started request, which has a live context and a tag, and keeps it so for
+        // the time of the call.
+        let (queue, tag) = unsafe { (Self::queue((*rq).mq_hctx), (*rq).tag as u32) };
+        match queue.timeout(tag) {
+            Timeout::Wait => avio_bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
+            Timeout::Ended => avio_bindings::blk_eh_timer_return_BLK_EH_DONE,
+        }
+    }
+}
+
+#[pinned_drop]
+impl<Q: HwQueue> PinnedDrop for TagSet<Q> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant it is initialised. Each `Disk` holds a reference to the `TagSet`, so there
+        // are none left.
+        unsafe { avio_bindings::blk_mq_free_tag_set(self.set.get()) };
+    }
+}

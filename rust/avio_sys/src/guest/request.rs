@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Block requests as owned values, and the table of those in flight.
+//!
+//! A driver gets a [`Request`] from the block layer, puts it into the [`InFlight`] table of its hardware queue when
+//! the device is told of it, and takes it out by its tag when the device has answered. The device's word alone brings
+//! no request into being: a tag that the table does not hold gives nothing, so a stray completion ends nothing twice.
+
+use core::marker::PhantomData;
+use core::mem::{ManuallyDrop, MaybeUninit};
+use core::ptr::{null_mut, NonNull};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+
+/// How often a request is tried again before it fails, and how long after each time.
+const MAX_RETRIES: u8 = 50;
+const RETRY_DELAY_MS: c_ulong = 100;
+
+/// What a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Blocks to memory.
+    Read,
+    /// Memory to blocks.
+    Write {
+        /// Complete only when durable.
+        fua: bool,
+    },
+    /// Make completed writes durable.
+    Flush,
+    /// Anything else.
+    Other,
+}
+
+/// What we keep with each request, behind it in memory.
+#[repr(C)]
+pub(super) struct Private {
+    /// How the request ended, on its way to another processor.
+    status: avio_bindings::blk_status_t,
+    /// How often it was tried again.
+    retries: u8,
+}
+
+/// A block request that the driver has to end.
+///
+/// One that is dropped ends as an I/O error, so that none is lost.
+///
+/// # Invariants
+///
+/// The pointer is to a request of a [`TagSet`](super::blkmq::TagSet) that was started and has not ended, and nobody
+/// else will end it.
+pub struct Request(NonNull<avio_bindings::request>);
+
+// SAFETY: A request may be ended in any context.
+unsafe impl Send for Request {}
+
+impl Request {
+    /// Starts a request.
+    ///
+    /// # Safety
+    ///
+    /// `rq` must be a request that the block layer passes to the driver of a [`TagSet`](super::blkmq::TagSet) just
+    /// now, and is to be used through the result only.
+    pub(super) unsafe fn start(rq: NonNull<avio_bindings::request>) -> Self {
+        let ptr = rq.as_ptr();
+        // SAFETY: The request is valid and ours, and has room for our private data behind it as its tag set was made
+        // so. The flag says that the private data was set before, by an earlier try of the same request.
+        unsafe {
+            let prepared = 1 << avio_bindings::rqf_flags___RQF_DONTPREP;
+            if (*ptr).rq_flags & prepared == 0 {
+                (*ptr).rq_flags |= prepared;
+                private(ptr).write(Private { status: 0, retries: 0 });
+            }
+            avio_bindings::blk_mq_start_request(ptr);
+        }
+        // INVARIANT: Just started, and ours by the safety requirements.
+        Self(rq)
+    }
+
+    fn into_raw(self) -> *mut avio_bindings::request {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// Its tag: unique among the requests in flight of one hardware queue, and less than the tag set's depth.
+    #[inline]
+    pub fn tag(&self) -> u32 {
+        // SAFETY: By the type invariant the request is valid. A started request has a tag, which is not negative.
+        unsafe { (*self.0.as_ptr()).tag as u32 }
+    }
+
+    /// The number that its disk was made with.
+    #[inline]
+    pub fn disk(&self) -> u16 {
+        // SAFETY: By the type invariant the request is valid, and belongs to the queue of a `Disk`, which has its
+        // number for queue data.
+        unsafe { (*(*self.0.as_ptr()).q).queuedata as usize as u16 }
+    }
+
+    /// What it asks for.
+    #[inline]
+    pub fn command(&self) -> Command {
+        // SAFETY: By the type invariant the request is valid.
+        let flags = unsafe { (*self.0.as_ptr()).cmd_flags };
+        match flags & ((1 << avio_bindings::REQ_OP_BITS) - 1) {
+            avio_bindings::req_op_REQ_OP_READ => Command::Read,
+            avio_bindings::req_op_REQ_OP_WRITE => {
+                Command::Write { fua: flags & 1 << avio_bindings::req_flag_bits___REQ_FUA != 0 }
+            }
+            avio_bindings::req_op_REQ_OP_FLUSH => Command::Flush,
+            _ => Command::Other,
+        }
+    }
+
+    /// Its first sector, in units of 512 bytes.
+    #[inline]
+    pub fn sector(&self) -> u64 {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.0.as_ptr()).__sector }
+    }
+
+    /// Number of bytes that it moves.
+    #[inline]
+    pub fn bytes(&self) -> u32 {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.0.as_ptr()).__data_len }
+    }
+
+    /// No fewer than its [`runs`](Self::runs).
+    #[inline]
+    pub fn max_runs(&self) -> usize {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.0.as_ptr()).nr_phys_segments }.into()
+    }
+
+    /// Its data, as runs of physically contiguous memory.
+    #[inline]
+    pub fn runs(&self) -> Runs<'_> {
+        // SAFETY: By the type invariant the request is valid, and so are the bios that it consists of.
+        let (bio, iter) = unsafe {
+            let bio = (*self.0.as_ptr()).bio;
+            (bio, if bio.is_null() { Default::default() } else { (*bio).bi_iter })
+        };
+        Runs { bio, iter, ahead: None, _request: PhantomData }
+    }
+
+    /// Ends it here and now.
+    pub fn end(self, result: Result) {
+        let rq = self.into_raw();
+        // SAFETY: By the type invariant the request may be ended, and it is not used after this.
+        unsafe { avio_bindings::blk_mq_end_request(rq, status(result)) };
+    }
+
+    /// Ends it on a processor near the one that it came from, or at the end of `batch`.
+    pub fn complete(self, result: Result, batch: &mut Batch) {
+        let rq = self.into_raw();
+        let status = status(result);
+        // SAFETY: By the type invariant the request is valid and may be ended, which happens exactly once: by
+        // `super::blkmq::complete` if it was sent to another processor, else by the batch or by us.
+        unsafe {
+            (*private(rq)).status = status;
+            if !avio_bindings::blk_mq_complete_request_remote(rq)
+                && !avio_bindings::avio_rq_add_to_batch(rq, batch.0.as_mut_ptr(), status != 0)
+            {
+                avio_bindings::blk_mq_end_request(rq, status);
+            }
+        }
+    }
+
+    /// Sends it to the driver once more, a little later; gives it back if that was done too often.
+    pub fn retry(self) -> Result<(), Self> {
+        // SAFETY: By the type invariant the request is valid, with our private data behind it.
+        let retries = unsafe { &mut (*private(self.0.as_ptr())).retries };
+        if *retries >= MAX_RETRIES {
+            return Err(self);
+        }
+        *retries += 1;
+        let rq = self.into_raw();
+        // SAFETY: By the type invariant the request is ours to give back, and it is not used after that. Its queue
+        // stays at least until the request has ended, which the list that is kicked here holds up.
+        unsafe {
+            let queue = (*rq).q;
+            avio_bindings::blk_mq_requeue_request(rq, false);
+            avio_bindings::blk_mq_delay_kick_requeue_list(queue, RETRY_DELAY_MS);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the request may be ended, and it is not used after this.
+        unsafe { avio_bindings::blk_mq_end_request(self.0.as_ptr(), status(Err(EIO))) };
+    }
+}
+
+/// Our private data of a request.
+fn private(rq: *mut avio_bindings::request) -> *mut Private {
+    rq.wrapping_add(1).cast()
+}
+
+/// Ends a request that [`Request::complete`] has sent to this processor.
+///
+/// # Safety
+///
+/// Only for the `complete` operation of a tag set.
+pub(super) unsafe extern "C" fn complete(rq: *mut avio_bindings::request) {
+    // SAFETY: `Request::complete` has set the status and handed over the right to end the request.
+    unsafe { avio_bindings::blk_mq_end_request(rq, (*private(rq)).status) };
+}
+
+fn status(result: Result) -> avio_bindings::blk_status_t {
+    match result {
+        Ok(()) => 0,
+        // SAFETY: Any error number may be asked for.
+        Err(error) => unsafe { avio_bindings::errno_to_blk_status(error.to_errno()) },
+    }
+}
+
+/// A run of physically contiguous memory.
+#[derive(Clone, Copy)]
+pub struct Run {
+    /// Physical address.
+    pub addr: u64,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// The runs of memory of a request, as long as they can be.
+pub struct Runs<'a> {
+    bio: *mut avio_bindings::bio,
+    iter: avio_bindings::bvec_iter,
+    /// The run that did not continue the last one.
+    ahead: Option<Run>,
+    _request: PhantomData<&'a Request>,
+}
+
+impl Runs<'_> {
+    #[inline]
+    fn piece(&mut self) -> Option<Run> {
+        let mut run = Run { addr: 0, len: 0 };
+        // SAFETY: The position is one in the data of a request, which is borrowed.
+        let found =
+            unsafe { avio_bindings::avio_rq_next_run(&mut self.bio, &mut self.iter, &mut run.addr, &mut run.len) };
+        found.then_some(run)
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    #[inline]
+    fn next(&mut self) -> Option<Run> {
+        let mut run = self.ahead.take().or_else(|| self.piece())?;
+        while let Some(next) = self.piece() {
+            match run.len.checked_add(next.len) {
+                Some(len) if run.addr.wrapping_add(run.len.into()) == next.addr => run.len = len,
+                _ => {
+                    self.ahead = Some(next);
+                    break;
+                }
+            }
+        }
+        Some(run)
+    }
+}
+
+/// Requests that end together when this is dropped, which saves taking each one's locks.
+pub struct Batch(MaybeUninit<avio_bindings::io_comp_batch>);
+
+impl Batch {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self(MaybeUninit::zeroed())
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let batch = self.0.as_mut_ptr();
+        // SAFETY: All zeroes is an empty batch. Once a request was added, the callback is set, and takes such a batch.
+        unsafe {
+            if let Some(end) = (*batch).complete {
+                end(batch);
+            }
+        }
+    }
+}
+
+/// The requests in flight of one hardware queue, by tag.
+///
+/// # Invariants
+///
+/// A slot is null or holds what [`Request::into_raw`] returned, and is the only one to hold it.
+pub struct InFlight(KVec<Atomic<*mut avio_bindings::request>>);
+
+impl InFlight {
+    /// A table for tags less than `depth`.
+    pub fn new(depth: u32) -> Result<Self> {
+        let mut slots = KVec::with_capacity(depth as usize, GFP_KERNEL)?;
+        for _ in 0..depth {
+            slots.push(Atomic::new(null_mut()), GFP_KERNEL)?;
+        }
+        Ok(Self(slots))
+    }
+
+    /// Puts a request in; fails, and ends the request, if the table has no free slot for its tag.
+    #[inline]
+    pub fn insert(&self, request: Request) -> Result {
+        let slot = self.0.get(request.tag() as usize).ok_or(EINVAL)?;
+        if !slot.load(Relaxed).is_null() {
+            return Err(EBUSY);
+        }
+        // INVARIANT: The slot was null, and nobody else puts in a request with this tag as it is in flight. Release:
+        // pairs with the exchange in `take`.
+        slot.store(request.into_raw(), Release);
+        Ok(())
+    }
+
+    /// Takes out the request with this tag, if there is one.
+    #[inline]
+    pub fn take(&self, tag: u32) -> Option<Request> {
+        let slot = self.0.get(tag as usize)?;
+        // INVARIANT: Only one taker gets what was in the slot. By the type invariant of `InFlight` it is a request
+        // that was put in, and so may be ended.
+        NonNull::new(slot.xchg(null_mut(), Acquire)).map(Request)
+    }
+
+    /// Takes out all requests, one after the other.
+    pub fn drain(&self) -> impl Iterator<Item = Request> + '_ {
+        (0..self.0.len() as u32).filter_map(|tag| self.take(tag))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // Ends them as errors. A disk that still exists would keep the table alive, so there should be none.
+        self.drain().for_each(drop);
+    }
+}
+
+pub(super) const PRIVATE_SIZE: u32 = size_of::<Private>() as u32;
