@@ -9,7 +9,8 @@ use crate::calls::{call, Refusal};
 use crate::luns::{Lun, Luns};
 use crate::queue::{Queue, QueueConfig};
 use avio_abi::ioctl::{
-    self, AddLun, Info, QueueStatus, Region, RemoveLun, SetFeatures, SetMemory, SetQueue, SetupError, Start,
+    self, AddLun, Info, QueueStatus, Region, RemoveLun, SetFeatures, SetMemory, SetQueue,
+    SetupError, Start,
 };
 use avio_abi::ring::{Broken, COMPLETION_SIZE, CONTROL_SIZE, RING_ALIGN, SUBMISSION_SIZE};
 use avio_abi::wire::Wire;
@@ -73,7 +74,10 @@ impl MiscDevice for Adapter {
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let state = State::new()?;
-        let locked = Arc::pin_init(pin_init!(Locked { state <- new_mutex!(state) }), GFP_KERNEL_ACCOUNT)?;
+        let locked = Arc::pin_init(
+            pin_init!(Locked { state <- new_mutex!(state) }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
         let name = CString::try_from_fmt(fmt!("stor{}", NEXT.fetch_add(1, Relaxed)))?;
         let root = DebugRoot::dir().ok_or(ENODEV)?;
         KBox::try_pin_init(
@@ -122,7 +126,13 @@ const INFO: Info = Info {
 impl State {
     fn new() -> Result<Self> {
         let luns = Arc::new(Luns::none()?, GFP_KERNEL_ACCOUNT)?;
-        Ok(Self { running: KVec::new(), queues: no_queues()?, features: None, luns, memory: None })
+        Ok(Self {
+            running: KVec::new(),
+            queues: no_queues()?,
+            features: None,
+            luns,
+            memory: None,
+        })
     }
 
     fn must_be_stopped(&self) -> Result<(), SetupError> {
@@ -148,7 +158,8 @@ impl State {
         }
         let regions = copy_regions(call)?;
         check_regions(&regions).map_err(|(error, index)| Refusal::at(error, index))?;
-        let memory = PinnedMemory::pin(&regions).map_err(|refused| Refusal::at(refused.error, refused.index))?;
+        let memory = PinnedMemory::pin(&regions)
+            .map_err(|refused| Refusal::at(refused.error, refused.index))?;
         call.pages = memory.pages();
         let memory = Arc::new(memory, GFP_KERNEL_ACCOUNT)?;
         for running in &self.running {
@@ -203,15 +214,26 @@ impl State {
         if call.reserved != 0 || call.reserved1 != 0 {
             return Err(SetupError::Reserved.into());
         }
-        let place = self.queues.get_mut(call.index as usize).ok_or(SetupError::QueueRange)?;
+        let place = self
+            .queues
+            .get_mut(call.index as usize)
+            .ok_or(SetupError::QueueRange)?;
         let size = RingSize::new(call.size).ok_or(SetupError::QueueSize)?;
         let memory = self.memory.as_ref().ok_or(SetupError::NoMemoryTable)?;
         for (addr, len) in [
-            (call.submissions, call.size.saturating_mul(SUBMISSION_SIZE as u32)),
-            (call.completions, call.size.saturating_mul(COMPLETION_SIZE as u32)),
+            (
+                call.submissions,
+                call.size.saturating_mul(SUBMISSION_SIZE as u32),
+            ),
+            (
+                call.completions,
+                call.size.saturating_mul(COMPLETION_SIZE as u32),
+            ),
             (call.control, CONTROL_SIZE as u32),
         ] {
-            let there = memory.translate(GuestAddr(addr), len, Access::DeviceWrites).is_ok();
+            let there = memory
+                .translate(GuestAddr(addr), len, Access::DeviceWrites)
+                .is_ok();
             if !there || addr % RING_ALIGN != 0 {
                 return Err(SetupError::QueueAddress.into());
             }
@@ -243,7 +265,8 @@ impl State {
         for (index, queue) in self.queues.iter().enumerate().take(call.queues as usize) {
             let refused = |error| Refusal::at(error, index);
             let queue = queue.as_ref().ok_or(refused(SetupError::NotConfigured))?;
-            let started = start_queue(index, queue, memory, &self.luns, features).map_err(refused)?;
+            let started =
+                start_queue(index, queue, memory, &self.luns, features).map_err(refused)?;
             running.push(started, GFP_KERNEL_ACCOUNT)?;
         }
         self.running = running;
@@ -264,7 +287,11 @@ impl State {
             return Err(EINVAL.into());
         }
         let Some(Running { worker, queue }) = self.running.get(index) else {
-            *call = QueueStatus { index: call.index, state: pci::state::STOPPED, ..QueueStatus::ZERO };
+            *call = QueueStatus {
+                index: call.index,
+                state: pci::state::STOPPED,
+                ..QueueStatus::ZERO
+            };
             return Ok(());
         };
         let shared = queue.shared();
@@ -300,7 +327,9 @@ fn copy_regions(call: &SetMemory) -> Result<KVVec<Region>, Refusal> {
     let len = call.count as usize * Region::SIZE;
     let addr = usize::try_from(call.regions).map_err(|_| Refusal::from(EFAULT))?;
     let mut bytes = KVVec::zeroed(len, GFP_KERNEL_ACCOUNT)?;
-    UserSlice::new(UserPtr::from_addr(addr), len).reader().read_slice(&mut bytes)?;
+    UserSlice::new(UserPtr::from_addr(addr), len)
+        .reader()
+        .read_slice(&mut bytes)?;
     let mut regions = KVVec::with_capacity(call.count as usize, GFP_KERNEL_ACCOUNT)?;
     let mut rest: &[u8] = &bytes;
     while let Some((region, behind)) = Region::take(rest) {
@@ -325,13 +354,19 @@ fn start_queue(
     luns: &Arc<Luns>,
     features: u64,
 ) -> Result<Running, SetupError> {
-    let running = Queue::new(&queue.config, memory, luns.clone(), features).map_err(|error| match error {
-        EFAULT => SetupError::QueueAddress,
-        _ => SetupError::NoMemory,
-    })?;
-    let name = CString::try_from_fmt(fmt!("avio-stor-q{index}")).map_err(|_| SetupError::NoMemory)?;
-    let worker = Worker::start(running.clone(), &queue.kick, &name).map_err(|_| SetupError::NoWorker)?;
-    Ok(Running { worker, queue: running })
+    let running =
+        Queue::new(&queue.config, memory, luns.clone(), features).map_err(|error| match error {
+            EFAULT => SetupError::QueueAddress,
+            _ => SetupError::NoMemory,
+        })?;
+    let name =
+        CString::try_from_fmt(fmt!("avio-stor-q{index}")).map_err(|_| SetupError::NoMemory)?;
+    let worker =
+        Worker::start(running.clone(), &queue.kick, &name).map_err(|_| SetupError::NoWorker)?;
+    Ok(Running {
+        worker,
+        queue: running,
+    })
 }
 
 impl State {
@@ -341,13 +376,20 @@ impl State {
         writeln!(f, "adapter pages={pages} queues={}", self.running.len())?;
         for (number, lun) in self.luns.iter() {
             let info = &lun.info;
-            writeln!(f, "lun{number} sectors={} logical_block={} flags={:#x}", info.sectors, info.logical_block, info.flags)?;
+            writeln!(
+                f,
+                "lun{number} sectors={} logical_block={} flags={:#x}",
+                info.sectors, info.logical_block, info.flags
+            )?;
         }
         for (number, Running { worker, queue }) in self.running.iter().enumerate() {
             let shared = queue.shared();
             let broken = Broken::from_u32(shared.broken()).map_or("no", Broken::name);
             let (in_flight, doorbells) = (queue.in_flight(), worker.kicks());
-            write!(f, "queue{number} broken={broken} in_flight={in_flight} doorbells={doorbells}")?;
+            write!(
+                f,
+                "queue{number} broken={broken} in_flight={in_flight} doorbells={doorbells}"
+            )?;
             shared.counters.show(f)?;
             writeln!(f)?;
         }

@@ -2,7 +2,9 @@
 
 //! How the argument of a call comes in and its answer goes out.
 
-use avio_abi::ioctl::{AddLun, Info, QueueStatus, RemoveLun, SetFeatures, SetMemory, SetQueue, SetupError, Start};
+use avio_abi::ioctl::{
+    AddLun, Info, QueueStatus, RemoveLun, SetFeatures, SetMemory, SetQueue, SetupError, Start,
+};
 use avio_abi::wire::Wire;
 use kernel::alloc::AllocError;
 use kernel::prelude::*;
@@ -21,20 +23,31 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Refused because of the item with this index.
     pub(crate) fn at(error: SetupError, index: usize) -> Self {
-        Self { index: u32::try_from(index).unwrap_or(u32::MAX), ..error.into() }
+        Self {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            ..error.into()
+        }
     }
 }
 
 impl From<SetupError> for Refusal {
     fn from(error: SetupError) -> Self {
-        Self { errno: errno(error), error: error as u32, index: 0 }
+        Self {
+            errno: errno(error),
+            error: error as u32,
+            index: 0,
+        }
     }
 }
 
 /// For calls whose argument has no place for a [`SetupError`].
 impl From<Error> for Refusal {
     fn from(errno: Error) -> Self {
-        Self { errno, error: 0, index: 0 }
+        Self {
+            errno,
+            error: 0,
+            index: 0,
+        }
     }
 }
 
@@ -108,7 +121,10 @@ impl Argument for Start {
 }
 
 /// Carries out a call: takes its argument from the caller's memory once, runs `f`, and puts the answer there.
-pub(crate) fn call<T: Argument>(arg: usize, f: impl FnOnce(&mut T) -> Result<(), Refusal>) -> Result<isize> {
+pub(crate) fn call<T: Argument>(
+    arg: usize,
+    f: impl FnOnce(&mut T) -> Result<(), Refusal>,
+) -> Result<isize> {
     let mut buffer = [0; LONGEST];
     let bytes = buffer.get_mut(..T::SIZE).ok_or(EINVAL)?;
     let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), T::SIZE).reader_writer();

@@ -77,6 +77,9 @@ impl Luns {
 
     /// All LUNs with their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Lun)> {
-        self.0.iter().enumerate().filter_map(|(number, lun)| Some((number, lun.as_deref()?)))
+        self.0
+            .iter()
+            .enumerate()
+            .filter_map(|(number, lun)| Some((number, lun.as_deref()?)))
     }
 }

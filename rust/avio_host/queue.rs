@@ -15,7 +15,9 @@ use avio_core::memory::GuestAddr;
 use avio_core::request::{Command, Layout, Request, Segments};
 use avio_core::ring::{CompletionWriter, QueueMemory, RingSize, SubmissionReader};
 use avio_core::sync::InFlight;
-use avio_sys::host::{Batch, BioOwner, Bios, BlockFile, Call, MappedQueue, More, Op, PinnedMemory, Serve};
+use avio_sys::host::{
+    Batch, BioOwner, Bios, BlockFile, Call, MappedQueue, More, Op, PinnedMemory, Serve,
+};
 use kernel::alloc::KVVec;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -57,12 +59,26 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(config: &QueueConfig, memory: &PinnedMemory, luns: Arc<Luns>, features: u64) -> Result<Self> {
-        let ring =
-            MappedQueue::new(memory, config.size, config.submissions, config.completions, config.control)?;
+    fn new(
+        config: &QueueConfig,
+        memory: &PinnedMemory,
+        luns: Arc<Luns>,
+        features: u64,
+    ) -> Result<Self> {
+        let ring = MappedQueue::new(
+            memory,
+            config.size,
+            config.submissions,
+            config.completions,
+            config.control,
+        )?;
         let mut tags = KVVec::with_capacity(config.size.entries() as usize, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..config.size.entries() {
-            let tag = Tag { in_flight: InFlight::new(), bytes: Atomic::new(0), command: Atomic::new(0) };
+            let tag = Tag {
+                in_flight: InFlight::new(),
+                bytes: Atomic::new(0),
+                command: Atomic::new(0),
+            };
             tags.push(tag, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Self {
@@ -90,7 +106,14 @@ impl Shared {
         if self.broken() != 0 {
             return;
         }
-        if self.writer.post(&*self.ring, Completion { tag, status: status as u8, bytes }) {
+        if self.writer.post(
+            &*self.ring,
+            Completion {
+                tag,
+                status: status as u8,
+                bytes,
+            },
+        ) {
             self.counters.interrupts.add(1);
             self.call.signal();
         } else {
@@ -114,7 +137,9 @@ impl BioOwner for Shared {
     fn ended(&self, place: u32, result: Result) {
         // Places are tags, which have 16 bits.
         let number = place as u16;
-        let Some(tag) = self.tags.get(usize::from(number)) else { return };
+        let Some(tag) = self.tags.get(usize::from(number)) else {
+            return;
+        };
         let bytes = tag.bytes.load(Relaxed);
         match result {
             Ok(()) => {
@@ -181,7 +206,10 @@ impl Queue {
     ) -> Result<Arc<Self>> {
         let shared = Shared::new(config, memory, luns, features)?;
         let list = KVVec::zeroed(MAX_SEGMENTS as usize * Segment::SIZE, GFP_KERNEL_ACCOUNT)?;
-        let reading = Reading { reader: SubmissionReader::new(config.size), list };
+        let reading = Reading {
+            reader: SubmissionReader::new(config.size),
+            list,
+        };
         Arc::pin_init(
             try_pin_init!(Self {
                 bios <- Bios::new(shared, config.size.entries(), memory.clone()),
@@ -213,7 +241,10 @@ impl Serve for Queue {
         }
         shared.counters.passes.add(1);
         let mut reading = self.reading.lock();
-        let served = self.bios.batch().plugged(|batch| reading.serve(shared, batch));
+        let served = self
+            .bios
+            .batch()
+            .plugged(|batch| reading.serve(shared, batch));
         reading.reader.publish_head(&*shared.ring);
         served.unwrap_or_else(|reason| {
             shared.break_queue(reason);
@@ -241,7 +272,10 @@ impl Reading {
         batch: &mut Batch<'_, Shared>,
         entry: &Submission,
     ) -> Result<(), Broken> {
-        let tag = shared.tags.get(usize::from(entry.tag)).ok_or(Broken::TagRange)?;
+        let tag = shared
+            .tags
+            .get(usize::from(entry.tag))
+            .ok_or(Broken::TagRange)?;
         if !tag.in_flight.claim() {
             return Err(Broken::TagInFlight);
         }
@@ -260,13 +294,18 @@ impl Reading {
         entry: &Submission,
     ) -> Result<(), Status> {
         let request = Request::parse(entry, shared.features)?;
-        let lun = shared.luns.get(u32::from(request.lun)).ok_or(Status::BadLun)?;
+        let lun = shared
+            .luns
+            .get(u32::from(request.lun))
+            .ok_or(Status::BadLun)?;
         let bytes = self.gather(batch, &request, lun, entry)?;
         request.check(bytes, &lun.info)?;
         let (op, command) = op_of(request.command);
         tag.bytes.store(bytes, Relaxed);
         tag.command.store(command, Relaxed);
-        batch.submit(u32::from(entry.tag), request.lun, op, request.sector).map_err(|_| Status::IoError)
+        batch
+            .submit(u32::from(entry.tag), request.lun, op, request.sector)
+            .map_err(|_| Status::IoError)
     }
 
     /// Translates all segments of a request and returns their length.
@@ -280,7 +319,9 @@ impl Reading {
         let mut segments = Segments::new(request.command, &lun.info);
         let mut add = |batch: &mut Batch<'_, Shared>, segment: &Segment| {
             let (addr, len) = segments.add(segment)?;
-            batch.gather(addr, len, request.command.access()).map_err(|_| Status::BadAddress)
+            batch
+                .gather(addr, len, request.command.access())
+                .map_err(|_| Status::BadAddress)
         };
         batch.clear();
         match request.layout {
@@ -290,8 +331,14 @@ impl Reading {
                 }
             }
             Layout::List { addr, bytes, .. } => {
-                let list = self.list.get_mut(..bytes as usize).ok_or(Status::BadSegments)?;
-                batch.memory().copy_from_guest(addr, list).map_err(|_| Status::BadAddress)?;
+                let list = self
+                    .list
+                    .get_mut(..bytes as usize)
+                    .ok_or(Status::BadSegments)?;
+                batch
+                    .memory()
+                    .copy_from_guest(addr, list)
+                    .map_err(|_| Status::BadAddress)?;
                 let mut rest: &[u8] = list;
                 while let Some((segment, behind)) = Segment::take(rest) {
                     add(batch, &segment)?;

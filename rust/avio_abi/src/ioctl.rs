@@ -303,16 +303,28 @@ impl SetupError {
             Self::Reserved => "a reserved field or unknown flag is set; it must be zero",
             Self::Running => "the adapter is running; stop it first",
             Self::TooManyRegions => "too many memory regions; at most 256",
-            Self::RegionBounds => "a memory region is empty, not page-aligned, or wraps; use whole 4096-byte pages",
+            Self::RegionBounds => {
+                "a memory region is empty, not page-aligned, or wraps; use whole 4096-byte pages"
+            }
             Self::RegionOverlap => "two memory regions overlap in guest addresses",
-            Self::RegionUnpinnable => "memory that cannot be pinned; use anonymous memory, memfd, or huge pages",
-            Self::MemoryLimit => "RLIMIT_MEMLOCK is too low for this much guest memory; raise it (ulimit -l)",
+            Self::RegionUnpinnable => {
+                "memory that cannot be pinned; use anonymous memory, memfd, or huge pages"
+            }
+            Self::MemoryLimit => {
+                "RLIMIT_MEMLOCK is too low for this much guest memory; raise it (ulimit -l)"
+            }
             Self::NoMemory => "the host has not enough free memory",
             Self::LunRange => "LUN number out of range; use 0 to 255",
             Self::LunBusy => "LUN number already in use",
-            Self::NotBlockDevice => "not an open block device; for a file, attach a loop device over it",
-            Self::DeviceReadOnly => "the block device is open read-only; attach it read-only or open it for writing",
-            Self::DeviceUnsuitable => "the block device has no capacity or a logical block size over 4096 bytes",
+            Self::NotBlockDevice => {
+                "not an open block device; for a file, attach a loop device over it"
+            }
+            Self::DeviceReadOnly => {
+                "the block device is open read-only; attach it read-only or open it for writing"
+            }
+            Self::DeviceUnsuitable => {
+                "the block device has no capacity or a logical block size over 4096 bytes"
+            }
             Self::Features => "version or features that this host does not offer",
             Self::QueueRange => "queue number out of range; use 0 to 63",
             Self::QueueSize => "ring size must be a power of two from 2 to 1024",

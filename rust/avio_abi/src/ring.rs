@@ -118,7 +118,11 @@ impl Completion {
     /// The entry and its phase mark.
     #[inline]
     pub const fn decode(word: u64) -> (Self, bool) {
-        let entry = Self { tag: word as u16, status: (word >> 16) as u8, bytes: (word >> 32) as u32 };
+        let entry = Self {
+            tag: word as u16,
+            status: (word >> 16) as u8,
+            bytes: (word >> 32) as u32,
+        };
         (entry, word & PHASE != 0)
     }
 }
@@ -141,8 +145,13 @@ pub enum Broken {
 
 impl Broken {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::SubmissionIndex, Self::CompletionIndex, Self::CompletionOverrun, Self::TagRange, Self::TagInFlight];
+    pub const ALL: [Self; 5] = [
+        Self::SubmissionIndex,
+        Self::CompletionIndex,
+        Self::CompletionOverrun,
+        Self::TagRange,
+        Self::TagInFlight,
+    ];
 
     /// The reason with this number.
     pub fn from_u32(reason: u32) -> Option<Self> {

@@ -128,7 +128,12 @@ impl<V: Deref<Target = [Run]>> MemoryTable<V> {
     ///
     /// Every address of the range lies in a run that allows the access, or the answer is an error. A range may cross
     /// from run to run where the guest addresses go on. An empty range is an error.
-    pub fn translate(&self, addr: GuestAddr, len: u32, access: Access) -> Result<Pieces<'_>, BadAddress> {
+    pub fn translate(
+        &self,
+        addr: GuestAddr,
+        len: u32,
+        access: Access,
+    ) -> Result<Pieces<'_>, BadAddress> {
         let end = addr.0.checked_add(u64::from(len)).ok_or(BadAddress)?;
         if len == 0 || end > ADDRESS_END {
             return Err(BadAddress);
@@ -143,7 +148,10 @@ impl<V: Deref<Target = [Run]>> MemoryTable<V> {
                 Ordering::Equal
             }
         });
-        let runs = self.0.get(first.map_err(|_| BadAddress)?..).ok_or(BadAddress)?;
+        let runs = self
+            .0
+            .get(first.map_err(|_| BadAddress)?..)
+            .ok_or(BadAddress)?;
 
         let mut next_page = runs.first().ok_or(BadAddress)?.guest_page;
         let mut covering = 0usize;
@@ -156,7 +164,11 @@ impl<V: Deref<Target = [Run]>> MemoryTable<V> {
             next_page = run.end_page();
             if end <= next_page.saturating_mul(PAGE_SIZE) {
                 let runs = runs.get(..covering).ok_or(BadAddress)?;
-                return Ok(Pieces { runs, addr: addr.0, left: len });
+                return Ok(Pieces {
+                    runs,
+                    addr: addr.0,
+                    left: len,
+                });
             }
         }
         Err(BadAddress)
@@ -200,7 +212,9 @@ impl Iterator for Pieces<'_> {
         let in_run = run_end.saturating_sub(self.addr);
         let len = u32::try_from(in_run).unwrap_or(u32::MAX).min(self.left);
         let piece = Piece {
-            frame: run.frame.saturating_add(page.saturating_sub(run.guest_page)),
+            frame: run
+                .frame
+                .saturating_add(page.saturating_sub(run.guest_page)),
             offset: (self.addr % PAGE_SIZE) as u32,
             len,
         };
@@ -219,7 +233,9 @@ pub fn bio_part(pieces: &[Piece], most: usize, block: u32) -> Option<(usize, u32
         return Some((pieces.len(), 0));
     }
     let first = pieces.get(..most)?;
-    let sum = first.iter().fold(0u64, |sum, piece| sum.saturating_add(u64::from(piece.len)));
+    let sum = first
+        .iter()
+        .fold(0u64, |sum, piece| sum.saturating_add(u64::from(piece.len)));
     let mut excess = u32::try_from(sum.checked_rem(u64::from(block))?).ok()?;
     for (before, piece) in first.iter().enumerate().rev() {
         if piece.len > excess {
@@ -248,77 +264,166 @@ mod tests {
     use super::*;
 
     const RUNS: [Run; 3] = [
-        Run { guest_page: 1, frame: 100, pages: 2, writable: true },
-        Run { guest_page: 3, frame: 50, pages: 1, writable: true },
-        Run { guest_page: 8, frame: 7, pages: 4, writable: false },
+        Run {
+            guest_page: 1,
+            frame: 100,
+            pages: 2,
+            writable: true,
+        },
+        Run {
+            guest_page: 3,
+            frame: 50,
+            pages: 1,
+            writable: true,
+        },
+        Run {
+            guest_page: 8,
+            frame: 7,
+            pages: 4,
+            writable: false,
+        },
     ];
 
     fn region(guest_addr: u64, size: u64) -> Region {
-        Region { guest_addr, size, user_addr: 0x7000_0000, flags: 0, reserved: 0 }
+        Region {
+            guest_addr,
+            size,
+            user_addr: 0x7000_0000,
+            flags: 0,
+            reserved: 0,
+        }
     }
 
     #[test]
     fn a_range_over_two_runs_becomes_two_pieces() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        let mut pieces = table.translate(GuestAddr(0x2ff0), 0x20, Access::DeviceWrites).unwrap();
-        assert_eq!(pieces.next(), Some(Piece { frame: 101, offset: 0xff0, len: 0x10 }));
-        assert_eq!(pieces.next(), Some(Piece { frame: 50, offset: 0, len: 0x10 }));
+        let mut pieces = table
+            .translate(GuestAddr(0x2ff0), 0x20, Access::DeviceWrites)
+            .unwrap();
+        assert_eq!(
+            pieces.next(),
+            Some(Piece {
+                frame: 101,
+                offset: 0xff0,
+                len: 0x10
+            })
+        );
+        assert_eq!(
+            pieces.next(),
+            Some(Piece {
+                frame: 50,
+                offset: 0,
+                len: 0x10
+            })
+        );
         assert_eq!(pieces.next(), None);
     }
 
     #[test]
     fn adjacent_host_pages_are_one_piece() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        let mut pieces = table.translate(GuestAddr(0x1800), 0x1000, Access::DeviceReads).unwrap();
-        assert_eq!(pieces.next(), Some(Piece { frame: 100, offset: 0x800, len: 0x1000 }));
+        let mut pieces = table
+            .translate(GuestAddr(0x1800), 0x1000, Access::DeviceReads)
+            .unwrap();
+        assert_eq!(
+            pieces.next(),
+            Some(Piece {
+                frame: 100,
+                offset: 0x800,
+                len: 0x1000
+            })
+        );
         assert_eq!(pieces.next(), None);
     }
 
     #[test]
     fn m1_addresses_outside_every_run_are_refused() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        for addr in [0, 0xfff, 0x4000, 0x7fff, 0xc000, ADDRESS_END - 1, ADDRESS_END, u64::MAX] {
-            assert!(table.translate(GuestAddr(addr), 1, Access::DeviceReads).is_err());
+        for addr in [
+            0,
+            0xfff,
+            0x4000,
+            0x7fff,
+            0xc000,
+            ADDRESS_END - 1,
+            ADDRESS_END,
+            u64::MAX,
+        ] {
+            assert!(table
+                .translate(GuestAddr(addr), 1, Access::DeviceReads)
+                .is_err());
         }
     }
 
     #[test]
     fn m2_ranges_into_a_hole_are_refused() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        assert!(table.translate(GuestAddr(0x3fff), 1, Access::DeviceReads).is_ok());
-        assert!(table.translate(GuestAddr(0x3fff), 2, Access::DeviceReads).is_err());
-        assert!(table.translate(GuestAddr(0x3000), 0x6000, Access::DeviceReads).is_err());
+        assert!(table
+            .translate(GuestAddr(0x3fff), 1, Access::DeviceReads)
+            .is_ok());
+        assert!(table
+            .translate(GuestAddr(0x3fff), 2, Access::DeviceReads)
+            .is_err());
+        assert!(table
+            .translate(GuestAddr(0x3000), 0x6000, Access::DeviceReads)
+            .is_err());
     }
 
     #[test]
     fn m3_ranges_that_wrap_are_refused() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        assert!(table.translate(GuestAddr(u64::MAX - 10), 100, Access::DeviceReads).is_err());
-        assert!(table.translate(GuestAddr(0x1000), u32::MAX, Access::DeviceReads).is_err());
+        assert!(table
+            .translate(GuestAddr(u64::MAX - 10), 100, Access::DeviceReads)
+            .is_err());
+        assert!(table
+            .translate(GuestAddr(0x1000), u32::MAX, Access::DeviceReads)
+            .is_err());
     }
 
     #[test]
     fn m6_read_only_runs_are_not_written() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        assert!(table.translate(GuestAddr(0x8000), 0x4000, Access::DeviceReads).is_ok());
-        assert!(table.translate(GuestAddr(0x8000), 1, Access::DeviceWrites).is_err());
+        assert!(table
+            .translate(GuestAddr(0x8000), 0x4000, Access::DeviceReads)
+            .is_ok());
+        assert!(table
+            .translate(GuestAddr(0x8000), 1, Access::DeviceWrites)
+            .is_err());
     }
 
     #[test]
     fn empty_ranges_and_empty_tables_give_nothing() {
         let table = MemoryTable::new(&RUNS[..]).unwrap();
-        assert!(table.translate(GuestAddr(0x1000), 0, Access::DeviceReads).is_err());
+        assert!(table
+            .translate(GuestAddr(0x1000), 0, Access::DeviceReads)
+            .is_err());
         let none: &[Run] = &[];
-        assert!(MemoryTable::new(none).unwrap().translate(GuestAddr(0), 1, Access::DeviceReads).is_err());
+        assert!(MemoryTable::new(none)
+            .unwrap()
+            .translate(GuestAddr(0), 1, Access::DeviceReads)
+            .is_err());
     }
 
     #[test]
     fn tables_that_overlap_or_are_out_of_order_are_not_made() {
-        let overlap = [RUNS[0], Run { guest_page: 2, frame: 0, pages: 1, writable: true }];
+        let overlap = [
+            RUNS[0],
+            Run {
+                guest_page: 2,
+                frame: 0,
+                pages: 1,
+                writable: true,
+            },
+        ];
         assert!(MemoryTable::new(&overlap[..]).is_none());
         let order = [RUNS[1], RUNS[0]];
         assert!(MemoryTable::new(&order[..]).is_none());
-        let empty = [Run { guest_page: 2, frame: 0, pages: 0, writable: true }];
+        let empty = [Run {
+            guest_page: 2,
+            frame: 0,
+            pages: 0,
+            writable: true,
+        }];
         assert!(MemoryTable::new(&empty[..]).is_none());
     }
 
@@ -326,20 +431,53 @@ mod tests {
     fn runs_merge_only_when_adjacent_on_both_sides() {
         let mut run = RUNS[0];
         assert!(!run.merge(&RUNS[1]));
-        assert!(run.merge(&Run { guest_page: 3, frame: 102, pages: 5, writable: true }));
+        assert!(run.merge(&Run {
+            guest_page: 3,
+            frame: 102,
+            pages: 5,
+            writable: true
+        }));
         assert_eq!(run.pages, 7);
-        assert!(!run.merge(&Run { guest_page: 8, frame: 107, pages: 1, writable: false }));
+        assert!(!run.merge(&Run {
+            guest_page: 8,
+            frame: 107,
+            pages: 1,
+            writable: false
+        }));
     }
 
     #[test]
     fn bios_end_on_whole_blocks() {
-        let piece = |frame: u64, len: u32| Piece { frame, offset: 512, len };
-        let pieces = [piece(0, 3584), piece(1, 4096), piece(2, 4096), piece(3, 512)];
+        let piece = |frame: u64, len: u32| Piece {
+            frame,
+            offset: 512,
+            len,
+        };
+        let pieces = [
+            piece(0, 3584),
+            piece(1, 4096),
+            piece(2, 4096),
+            piece(3, 512),
+        ];
         assert_eq!(bio_part(&pieces, 4, 4096), Some((4, 0)));
         assert_eq!(bio_part(&pieces, 3, 4096), Some((3, 3584)));
         assert_eq!(bio_part(&pieces, 2, 512), Some((2, 0)));
-        assert_eq!(pieces[2].tail(512), Piece { frame: 2, offset: 1024, len: 3584 });
-        assert_eq!(pieces[2].tail(3584), Piece { frame: 3, offset: 0, len: 512 });
+        assert_eq!(
+            pieces[2].tail(512),
+            Piece {
+                frame: 2,
+                offset: 1024,
+                len: 3584
+            }
+        );
+        assert_eq!(
+            pieces[2].tail(3584),
+            Piece {
+                frame: 3,
+                offset: 0,
+                len: 512
+            }
+        );
         let small = [piece(0, 512); 9];
         assert_eq!(bio_part(&small, 8, 4096), Some((8, 0)));
         assert_eq!(bio_part(&small, 4, 4096), None);
@@ -348,7 +486,10 @@ mod tests {
 
     #[test]
     fn m4_bad_regions_are_named() {
-        assert_eq!(check_regions(&[region(0, 0x1000), region(0x1000, 0x1000)]), Ok(()));
+        assert_eq!(
+            check_regions(&[region(0, 0x1000), region(0x1000, 0x1000)]),
+            Ok(())
+        );
         assert_eq!(
             check_regions(&[region(0, 0x2000), region(0x1000, 0x1000)]),
             Err((SetupError::RegionOverlap, 1))
@@ -359,12 +500,24 @@ mod tests {
             region(0, 0x1001),
             region(u64::MAX - 0xfff, 0x1000),
             region(0, ADDRESS_END + 0x1000),
-            Region { user_addr: u64::MAX - 0xfff, ..region(0, 0x2000) },
-            Region { user_addr: 12, ..region(0, 0x1000) },
+            Region {
+                user_addr: u64::MAX - 0xfff,
+                ..region(0, 0x2000)
+            },
+            Region {
+                user_addr: 12,
+                ..region(0, 0x1000)
+            },
         ] {
-            assert_eq!(check_regions(&[region(0x10_0000, 0x1000), bad]), Err((SetupError::RegionBounds, 1)));
+            assert_eq!(
+                check_regions(&[region(0x10_0000, 0x1000), bad]),
+                Err((SetupError::RegionBounds, 1))
+            );
         }
-        let flagged = Region { flags: 2, ..region(0, 0x1000) };
+        let flagged = Region {
+            flags: 2,
+            ..region(0, 0x1000)
+        };
         assert_eq!(check_regions(&[flagged]), Err((SetupError::Reserved, 0)));
     }
 }

@@ -31,7 +31,12 @@ impl SubmissionReader {
 
     /// The reader of an idle ring: as many requests as `position` were taken and answered, modulo 2^32.
     pub const fn at(size: RingSize, position: u32) -> Self {
-        Self { size, head: position, tail: position, taken: position }
+        Self {
+            size,
+            head: position,
+            tail: position,
+            taken: position,
+        }
     }
 
     /// Number of requests taken so far, modulo 2^32.
@@ -90,7 +95,11 @@ impl SubmissionReader {
     }
 
     /// Makes sure that the completion ring has room for one more promise.
-    fn reserve_completion<M: QueueMemory>(&mut self, memory: &M, posted: impl FnOnce() -> u32) -> Result<(), Broken> {
+    fn reserve_completion<M: QueueMemory>(
+        &mut self,
+        memory: &M,
+        posted: impl FnOnce() -> u32,
+    ) -> Result<(), Broken> {
         if self.head.wrapping_sub(self.taken) < self.size.entries() {
             return Ok(());
         }
@@ -132,7 +141,10 @@ impl CompletionWriter {
 
     /// The writer of an idle ring: as many completions as `position` were posted, modulo 2^32.
     pub fn at(size: RingSize, position: u32) -> Self {
-        Self { size, tail: AtomicU32::new(position) }
+        Self {
+            size,
+            tail: AtomicU32::new(position),
+        }
     }
 
     /// Number of completions posted so far, modulo 2^32. One that is just being posted may be counted already.

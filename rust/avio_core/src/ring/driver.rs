@@ -25,7 +25,11 @@ impl SubmissionWriter {
 
     /// The writer of an idle ring: as many requests as `position` were published and answered, modulo 2^32.
     pub const fn at(size: RingSize, position: u32) -> Self {
-        Self { size, tail: position, published: position }
+        Self {
+            size,
+            tail: position,
+            published: position,
+        }
     }
 
     /// Writes a request. The device does not see it before [`publish`](Self::publish).
@@ -77,7 +81,10 @@ impl CompletionReader {
 
     /// The reader of an idle ring: as many completions as `position` were taken, modulo 2^32.
     pub const fn at(size: RingSize, position: u32) -> Self {
-        Self { size, head: position }
+        Self {
+            size,
+            head: position,
+        }
     }
 
     /// Takes the next completion, if it is there, and makes its place free.

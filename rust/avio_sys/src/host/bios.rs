@@ -49,7 +49,8 @@ pub enum Op {
 
 impl Op {
     const fn opf(self) -> u32 {
-        const SYNC: u32 = 1 << bindings::req_flag_bits___REQ_SYNC | 1 << bindings::req_flag_bits___REQ_IDLE;
+        const SYNC: u32 =
+            1 << bindings::req_flag_bits___REQ_SYNC | 1 << bindings::req_flag_bits___REQ_IDLE;
         let write = bindings::req_op_REQ_OP_WRITE as u32 | SYNC;
         match self {
             Self::Read => bindings::req_op_REQ_OP_READ as u32,
@@ -151,7 +152,10 @@ impl<O: BioOwner> Bios<O> {
 
     /// Begins to submit requests. Sleeps while another batch is open.
     pub fn batch(&self) -> Batch<'_, O> {
-        Batch { bios: self, submitter: self.submitter.lock() }
+        Batch {
+            bios: self,
+            submitter: self.submitter.lock(),
+        }
     }
 
     /// Replaces guest memory, after all requests that use the old one have ended. Sleeps.
@@ -207,7 +211,10 @@ impl<O: BioOwner> Batch<'_, O> {
     pub fn gather(&mut self, addr: GuestAddr, len: u32, access: Access) -> Result<(), BadAddress> {
         let submitter = &mut *self.submitter;
         for piece in submitter.memory.translate(addr, len, access)? {
-            submitter.pieces.push_within_capacity(piece).map_err(|_| BadAddress)?;
+            submitter
+                .pieces
+                .push_within_capacity(piece)
+                .map_err(|_| BadAddress)?;
         }
         Ok(())
     }
@@ -229,7 +236,13 @@ impl<O: BioOwner> Batch<'_, O> {
         // SAFETY: We have won the place, and nothing of it is in flight that could read the field.
         unsafe { *slot.bios.get() = ptr::from_ref(bios).cast() };
         bios.in_flight.enter();
-        let mut flight = Flight::<O> { slot, disk, op, sector, owner: PhantomData };
+        let mut flight = Flight::<O> {
+            slot,
+            disk,
+            op,
+            sector,
+            owner: PhantomData,
+        };
         flight.send(&mut self.submitter.pieces);
         bios.one_ended(slot);
         Ok(())
@@ -253,7 +266,9 @@ impl<O: BioOwner> Flight<'_, O> {
         loop {
             let rest = pieces.get_mut(from..).unwrap_or(&mut []);
             let part = bio_part(rest, BIO_PIECES, block);
-            let Some((part, cut)) = part.and_then(|(count, cut)| Some((rest.get_mut(..count)?, cut))) else {
+            let Some((part, cut)) =
+                part.and_then(|(count, cut)| Some((rest.get_mut(..count)?, cut)))
+            else {
                 self.slot.errno.store(EIO.to_errno(), Relaxed);
                 return;
             };
@@ -278,7 +293,14 @@ impl<O: BioOwner> Flight<'_, O> {
         // names: that waits for `in_flight` before it goes. With GFP_NOIO and so few vectors the allocation waits, it
         // does not fail.
         let bio = unsafe {
-            bindings::avio_bio_alloc(self.disk.as_ptr(), vecs, self.op.opf(), self.sector, Some(end_io::<O>), place)
+            bindings::avio_bio_alloc(
+                self.disk.as_ptr(),
+                vecs,
+                self.op.opf(),
+                self.sector,
+                Some(end_io::<O>),
+                place,
+            )
         };
         self.slot.left.fetch_add(1, Relaxed);
         for (index, piece) in pieces.iter().enumerate() {
@@ -294,7 +316,9 @@ impl<O: BioOwner> Flight<'_, O> {
                 }
                 return;
             }
-            self.sector = self.sector.saturating_add(u64::from(len) / avio_abi::SECTOR_SIZE);
+            self.sector = self
+                .sector
+                .saturating_add(u64::from(len) / avio_abi::SECTOR_SIZE);
         }
         // SAFETY: The bio is complete, and now belongs to the block layer.
         unsafe { bindings::submit_bio(bio) };

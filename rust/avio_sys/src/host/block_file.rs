@@ -49,7 +49,8 @@ impl BlockFile {
     pub fn writable(&self) -> bool {
         // SAFETY: By the type's invariant the pointers are alive.
         unsafe {
-            bindings::avio_file_writable(self.file.as_ptr()) && !bindings::avio_bdev_read_only(self.bdev.as_ptr())
+            bindings::avio_file_writable(self.file.as_ptr())
+                && !bindings::avio_bdev_read_only(self.bdev.as_ptr())
         }
     }
 
@@ -61,13 +62,21 @@ impl BlockFile {
         unsafe {
             LunInfo {
                 flags: lun_flags::PRESENT
-                    | flag(bindings::avio_bdev_write_cache(bdev), lun_flags::WRITE_CACHE)
+                    | flag(
+                        bindings::avio_bdev_write_cache(bdev),
+                        lun_flags::WRITE_CACHE,
+                    )
                     | flag(bindings::avio_bdev_fua(bdev), lun_flags::FUA)
-                    | flag(!bindings::avio_bdev_rotational(bdev), lun_flags::NON_ROTATIONAL),
+                    | flag(
+                        !bindings::avio_bdev_rotational(bdev),
+                        lun_flags::NON_ROTATIONAL,
+                    ),
                 logical_block: bindings::avio_bdev_logical_block(bdev),
                 sectors: bindings::avio_bdev_sectors(bdev),
                 physical_block: bindings::avio_bdev_physical_block(bdev),
-                segment_align: bindings::avio_bdev_dma_alignment(bdev).saturating_add(1).max(512),
+                segment_align: bindings::avio_bdev_dma_alignment(bdev)
+                    .saturating_add(1)
+                    .max(512),
                 ..LunInfo::default()
             }
         }

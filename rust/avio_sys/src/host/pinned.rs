@@ -87,7 +87,12 @@ impl Pins {
             })?;
             for frame in buffer.iter().take(got) {
                 // INVARIANT: The page was just pinned.
-                self.push(Run { guest_page: page, frame: *frame, pages: 1, writable })?;
+                self.push(Run {
+                    guest_page: page,
+                    frame: *frame,
+                    pages: 1,
+                    writable,
+                })?;
                 page = page.saturating_add(1);
                 addr = addr.saturating_add(PAGE_SIZE);
                 left = left.saturating_sub(1);
@@ -127,20 +132,28 @@ impl PinnedMemory {
     /// [`SetupError::MemoryLimit`], [`SetupError::RegionUnpinnable`] or [`SetupError::NoMemory`].
     pub fn pin(regions: &[Region]) -> Result<Self, PinError> {
         let whole = |error| PinError { error, index: 0 };
-        let pages = regions.iter().fold(0u64, |sum, region| sum.saturating_add(region.size / PAGE_SIZE));
+        let pages = regions.iter().fold(0u64, |sum, region| {
+            sum.saturating_add(region.size / PAGE_SIZE)
+        });
         let pages = usize::try_from(pages).map_err(|_| whole(SetupError::MemoryLimit))?;
         let task = current!();
         let mm = task.mm().ok_or(whole(SetupError::RegionUnpinnable))?;
-        let accounted = Accounted::new(ARef::from(&**mm), pages).map_err(|_| whole(SetupError::MemoryLimit))?;
+        let accounted =
+            Accounted::new(ARef::from(&**mm), pages).map_err(|_| whole(SetupError::MemoryLimit))?;
 
-        let mut buffer = KVVec::zeroed(CHUNK, GFP_KERNEL).map_err(|_| whole(SetupError::NoMemory))?;
+        let mut buffer =
+            KVVec::zeroed(CHUNK, GFP_KERNEL).map_err(|_| whole(SetupError::NoMemory))?;
         let mut pins = Pins(KVVec::new());
         let mut from = 0;
         // In the order of guest addresses; the regions do not overlap, so that none is taken twice.
-        while let Some((index, region)) =
-            regions.iter().enumerate().filter(|(_, r)| r.guest_addr >= from).min_by_key(|(_, r)| r.guest_addr)
+        while let Some((index, region)) = regions
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| r.guest_addr >= from)
+            .min_by_key(|(_, r)| r.guest_addr)
         {
-            pins.add(region, &mut buffer).map_err(|error| PinError { error, index })?;
+            pins.add(region, &mut buffer)
+                .map_err(|error| PinError { error, index })?;
             from = region.guest_addr.saturating_add(region.size);
         }
         let table = MemoryTable::new(pins).ok_or(whole(SetupError::RegionOverlap))?;
@@ -153,7 +166,12 @@ impl PinnedMemory {
     }
 
     /// The host memory behind a range of guest memory. It stays pinned as long as `self` lives.
-    pub fn translate(&self, addr: GuestAddr, len: u32, access: Access) -> Result<Pieces<'_>, BadAddress> {
+    pub fn translate(
+        &self,
+        addr: GuestAddr,
+        len: u32,
+        access: Access,
+    ) -> Result<Pieces<'_>, BadAddress> {
         self.table.translate(addr, len, access)
     }
 
@@ -162,11 +180,18 @@ impl PinnedMemory {
         let len = u32::try_from(to.len()).map_err(|_| BadAddress)?;
         let mut rest = to;
         for piece in self.translate(addr, len, Access::DeviceReads)? {
-            let (part, behind) = rest.split_at_mut_checked(piece.len as usize).ok_or(BadAddress)?;
+            let (part, behind) = rest
+                .split_at_mut_checked(piece.len as usize)
+                .ok_or(BadAddress)?;
             // SAFETY: `part` has `piece.len` bytes, and the piece lies in pages that `self` keeps pinned. That the
             // guest may write them makes the bytes arbitrary, no more: they are copied, not referred to.
             unsafe {
-                bindings::avio_copy_from_frame(part.as_mut_ptr().cast(), piece.frame, piece.offset, piece.len)
+                bindings::avio_copy_from_frame(
+                    part.as_mut_ptr().cast(),
+                    piece.frame,
+                    piece.offset,
+                    piece.len,
+                )
             };
             rest = behind;
         }

@@ -38,7 +38,10 @@ impl Mapping {
         let len = u32::try_from(len).map_err(|_| EFAULT)?;
         let mut frames = KVec::new();
         let mut offset = None;
-        for piece in memory.translate(addr, len, Access::DeviceWrites).map_err(|_| EFAULT)? {
+        for piece in memory
+            .translate(addr, len, Access::DeviceWrites)
+            .map_err(|_| EFAULT)?
+        {
             offset.get_or_insert(piece.offset as usize);
             let bytes = u64::from(piece.offset).saturating_add(u64::from(piece.len));
             for page in 0..bytes.div_ceil(PAGE_SIZE) {
@@ -49,7 +52,11 @@ impl Mapping {
         let base = unsafe { bindings::avio_map_frames(frames.as_ptr(), frames.len() as u32) };
         let base = NonNull::new(base).ok_or(ENOMEM)?;
         // INVARIANT: Just mapped.
-        Ok(Self { base, offset: offset.ok_or(EFAULT)?, frames })
+        Ok(Self {
+            base,
+            offset: offset.ok_or(EFAULT)?,
+            frames,
+        })
     }
 
     fn start<T>(&self) -> NonNull<T> {
@@ -61,7 +68,13 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant. Whoever used the mapping is gone: it is borrowed from `self`.
-        unsafe { bindings::avio_unmap_frames(self.base.as_ptr(), self.frames.as_ptr(), self.frames.len() as u32) }
+        unsafe {
+            bindings::avio_unmap_frames(
+                self.base.as_ptr(),
+                self.frames.as_ptr(),
+                self.frames.len() as u32,
+            )
+        }
     }
 }
 
@@ -90,14 +103,26 @@ impl MappedQueue {
         control: GuestAddr,
     ) -> Result<Self> {
         let entries = size.entries() as usize;
-        let submissions = Mapping::new(memory, submissions, entries.saturating_mul(SUBMISSION_SIZE))?;
-        let completions = Mapping::new(memory, completions, entries.saturating_mul(COMPLETION_SIZE))?;
+        let submissions =
+            Mapping::new(memory, submissions, entries.saturating_mul(SUBMISSION_SIZE))?;
+        let completions =
+            Mapping::new(memory, completions, entries.saturating_mul(COMPLETION_SIZE))?;
         let control = Mapping::new(memory, control, CONTROL_SIZE)?;
         // SAFETY: Each mapping has the length that was asked for, begins at a multiple of 64 bytes, and lives as long
         // as `raw`, beside which it is stored. The kernel reaches the pages in other ways too, but only to let devices
         // and memcpy write what the guest asks for, which is as if the guest itself wrote.
-        let raw = unsafe { RawQueue::new(submissions.start(), completions.start(), control.start(), size) };
-        Ok(Self { raw, _mappings: [submissions, completions, control] })
+        let raw = unsafe {
+            RawQueue::new(
+                submissions.start(),
+                completions.start(),
+                control.start(),
+                size,
+            )
+        };
+        Ok(Self {
+            raw,
+            _mappings: [submissions, completions, control],
+        })
     }
 }
 

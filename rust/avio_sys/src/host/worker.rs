@@ -60,7 +60,12 @@ impl<T: Serve> Worker<T> {
     /// `ENOMEM`, or what kept the thread from being made.
     pub fn start(serve: Arc<T>, kick: &Kick, name: &CStr) -> Result<Self> {
         let inner = KBox::new(
-            Inner { task: ptr::null_mut(), pending: Atomic::new(1), kicks: Atomic::new(0), serve },
+            Inner {
+                task: ptr::null_mut(),
+                pending: Atomic::new(1),
+                kicks: Atomic::new(0),
+                serve,
+            },
             GFP_KERNEL,
         )?;
         let inner = KBox::into_raw(inner);
@@ -81,7 +86,8 @@ impl<T: Serve> Worker<T> {
             return Err(error);
         }
         // SAFETY: The file is an eventfd. `kicked` gets `inner`, which stays until the kick was detached.
-        let kick = unsafe { bindings::avio_kick_attach(kick.as_ptr(), Some(kicked::<T>), inner.cast()) };
+        let kick =
+            unsafe { bindings::avio_kick_attach(kick.as_ptr(), Some(kicked::<T>), inner.cast()) };
         match from_err_ptr(kick) {
             // INVARIANT: The task runs and the kick is attached.
             Ok(kick) => Ok(Self { inner, kick }),
@@ -124,7 +130,10 @@ unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
     // SAFETY: By the function's requirement. `task` is not touched here.
     let (pending, serve) = unsafe {
         let inner = arg.cast::<Inner<T>>();
-        (&*ptr::addr_of!((*inner).pending), &*ptr::addr_of!((*inner).serve))
+        (
+            &*ptr::addr_of!((*inner).pending),
+            &*ptr::addr_of!((*inner).serve),
+        )
     };
     // The thread's state is TASK_INTERRUPTIBLE since before this read, and a kick sets the flag before it wakes: a
     // kick that comes after the read turns the coming sleep into none.
