@@ -11,7 +11,7 @@ from pathlib import Path
 
 import kernel
 import root
-from host import BUILD, CACHE, CHECKOUT, Problem, Step, lock, say
+from host import BUILD, CACHE, CHECKOUT, Problem, Step, say
 
 MODULES = {"avio_host": "rust/avio_host/avio_host.ko", "avio_stor": "guest/avio_stor/avio_stor.ko"}
 BIN = BUILD / "bin"
@@ -110,7 +110,7 @@ def userspace():
     """The user-space programs, in build/bin."""
     root.ensure()
     BIN.mkdir(parents=True, exist_ok=True)
-    with Step("User-space programs, in build/bin"), lock():
+    with Step("User-space programs, in build/bin"):
         line = ["cargo", "build", "--release", "--workspace", "--locked", "--message-format=json-render-diagnostics"]
         artefacts = root.output(line, cwd=CHECKOUT / "userspace", env=cargo_env())
         programs = [json.loads(text).get("executable") for text in artefacts.splitlines() if text.startswith("{")]

@@ -39,6 +39,10 @@ if [ -e /etc/resolv.conf ]; then
     rm -f "$R/etc/resolv.conf"; : > "$R/etc/resolv.conf"
     mount --bind "$(readlink -f /etc/resolv.conf)" "$R/etc/resolv.conf"
 fi
+# The machine may trust more than Debian does, as behind a proxy; then so must cargo in the root.
+if [ -e /etc/ssl/certs/ca-certificates.crt ] && [ -e "$R/etc/ssl/certs/ca-certificates.crt" ]; then
+    mount --bind "$(readlink -f /etc/ssl/certs/ca-certificates.crt)" "$R/etc/ssl/certs/ca-certificates.crt"
+fi
 while [ "$1" != -- ]; do
     mkdir -p "$R$2"; mount --bind "$1" "$R$2"; shift 2
 done

@@ -63,7 +63,7 @@ def timed(report, name, function):
 def cargo(report, what, arguments, env):
     """Build tests with cargo, run each program, and report each test in it."""
     where = CHECKOUT / "userspace"
-    with host.Step(f"Building {what}"), host.lock():
+    with host.Step(f"Building {what}"):
         line = ["cargo", "test", "--no-run", "--locked", "--message-format=json-render-diagnostics", *arguments]
         messages = root.output(line, cwd=where, env=env).splitlines()
     for message in (json.loads(text) for text in messages if text.startswith("{")):

@@ -16,7 +16,7 @@ FLAVOUR = os.environ.get("AVIO_FLAVOUR", "normal")
 BIN = CHECKOUT / "build" / "bin"
 HOST_MODULE = CHECKOUT / "build" / FLAVOUR / "rust/avio_host/avio_host.ko"
 DEVICE = Path("/dev/avio-stor")
-COUNTERS = Path("/sys/kernel/debug/avio")
+COUNTERS = Path("/sys/kernel/debug/avio_host")
 # Everything is slower under emulation, and slower again under KASAN.
 PATIENCE = 4 if FLAVOUR == "debug" else 1
 
@@ -119,19 +119,17 @@ def loop(size_mib, name, *options):
 
 
 def counters():
-    """Everything that the module shows in debugfs: {file: {name: number}}, and the text as it is."""
-    values, texts = {}, []
-    for path in sorted(p for p in COUNTERS.rglob("*") if p.is_file()):
-        text = path.read_text(errors="replace")
-        texts.append(f"{path.relative_to(COUNTERS)}:\n" + "".join(f"    {line}\n" for line in text.splitlines()))
-        numbers = values.setdefault(str(path.relative_to(COUNTERS)), {})
+    """What the module shows in debugfs, a file for each adapter: the sums over the queues of all, and the text."""
+    sums, texts = {}, []
+    for path in sorted(p for p in COUNTERS.iterdir() if p.is_file()):
+        text = path.read_text(encoding="ascii")
+        texts.append("".join(f"{path.name}: {line}\n" for line in text.splitlines()))
         for line in text.splitlines():
-            words = line.replace(":", " ").replace("=", " ").split()
-            if len(words) == 2 and words[1].isdigit():
-                numbers[words[0]] = int(words[1])
-            elif len(words) == 1 and words[0].isdigit():
-                numbers[path.name] = int(words[0])
-    return values, "".join(texts)
+            if line.startswith("queue"):
+                for name, value in (word.split("=") for word in line.split()[1:]):
+                    if value.isdigit():
+                        sums[name] = sums.get(name, 0) + int(value)
+    return sums, "".join(texts)
 
 
 class Guest:
@@ -140,12 +138,9 @@ class Guest:
 
     def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False):
         cmdline = f"console=ttyS0 panic=-1 loglevel=5 kunit.autorun=0 avio_task={task} {append}".strip()
-        line = [BIN / "avio-vmm", "--kernel", KERNEL / "arch/x86/boot/bzImage", "--initrd", initrd]
-        line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory]
+        line = self.command(disks, initrd, cmdline, cpus, memory)
         line += ["--huge-pages"] if huge else []
         line += ["--queues", queues] if queues else []
-        for disk in disks:
-            line += ["--disk", disk]
         self.results, self.lines, self.quiet = [], [], quiet
         self.start = time.monotonic()
         self.process = subprocess.Popen(
@@ -153,6 +148,14 @@ class Guest:
         )
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
+
+    def command(self, disks, initrd, cmdline, cpus, memory):
+        """The VMM's command line."""
+        line = [BIN / "avio-vmm", "--kernel", KERNEL / "arch/x86/boot/bzImage", "--initrd", initrd]
+        line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory]
+        for disk in disks:
+            line += ["--disk", disk]
+        return line
 
     def read(self):
         """Take the console apart, line by line."""
