@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The main thread once the guest runs: it passes standard input to the serial port and waits for the end.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use nix::sys::signal::{SigSet, Signal as OsSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::exit::{Exit, Outcome};
+use crate::serial::{Serial, Signal};
+use crate::terminal::Keys;
+
+const INPUT: u32 = 0;
+const ROOM: u32 = 1;
+const SIGNAL: u32 = 2;
+const EXIT: u32 = 3;
+
+/// Signals that end the guest.
+const ENDING: [OsSignal; 3] = [OsSignal::SIGINT, OsSignal::SIGTERM, OsSignal::SIGHUP];
+
+/// Why there is no event loop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Signals.
+    #[error("cannot wait for signals")]
+    Signals(#[from] nix::Error),
+    /// The event manager.
+    #[error("cannot wait for events")]
+    Events(#[source] event_manager::Error),
+}
+
+/// What the main thread listens to.
+pub struct Listener {
+    serial: Arc<Mutex<Serial>>,
+    room: Signal,
+    exit: Exit,
+    signals: SignalFd,
+    keys: Option<Keys>,
+    listening: bool,
+}
+
+impl Listener {
+    /// Blocks the signals that end the guest, for this thread and those that it starts, and listens for them.
+    pub fn new(serial: Arc<Mutex<Serial>>, room: Signal, exit: Exit) -> Result<Self, Error> {
+        let mask: SigSet = ENDING.into_iter().collect();
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self {
+            serial,
+            room,
+            exit,
+            signals,
+            keys: None,
+            listening: false,
+        })
+    }
+
+    /// Makes Ctrl-A x end the guest.
+    pub fn with_keys(mut self) -> Self {
+        self.keys = Some(Keys::default());
+        self
+    }
+
+    fn input_events() -> Events {
+        Events::with_data(&io::stdin(), INPUT, EventSet::IN)
+    }
+
+    /// Not all input can be waited for: /dev/null and files cannot, and then the guest has none.
+    fn listen(&mut self, ops: &mut EventOps) {
+        if !self.listening {
+            self.listening = ops.add(Self::input_events()).is_ok();
+        }
+    }
+
+    fn stop_listening(&mut self, ops: &mut EventOps) {
+        if self.listening {
+            self.listening = false;
+            let _ = ops.remove(Self::input_events());
+        }
+    }
+
+    /// Passes on as much as the port has room for; with no room, waits for the port to say so.
+    fn pass_input(&mut self, ops: &mut EventOps) {
+        let room = self
+            .serial
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .room();
+        let mut buffer = [0; 64];
+        let len = room.min(buffer.len());
+        if len == 0 {
+            return self.stop_listening(ops);
+        }
+        match nix::unistd::read(io::stdin().as_fd(), &mut buffer[..len]) {
+            Ok(0) => self.stop_listening(ops),
+            Ok(len) => self.type_keys(&buffer[..len]),
+            Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
+            Err(_) => self.stop_listening(ops),
+        }
+    }
+
+    fn type_keys(&mut self, typed: &[u8]) {
+        let passed = match &mut self.keys {
+            Some(keys) => keys.filter(typed),
+            None => Some(typed.to_vec()),
+        };
+        match passed {
+            Some(bytes) => self
+                .serial
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .input(&bytes),
+            None => self
+                .exit
+                .end(Outcome::Failed("ended from the keyboard".into())),
+        }
+    }
+
+    fn take_signal(&mut self) {
+        if let Ok(Some(signal)) = self.signals.read_signal() {
+            self.exit.end(Outcome::Failed(format!(
+                "ended by signal {}",
+                signal.ssi_signo
+            )));
+        }
+    }
+}
+
+impl MutEventSubscriber for Listener {
+    fn init(&mut self, ops: &mut EventOps) {
+        self.listen(ops);
+        let watched = [
+            Events::with_data(self.room.event(), ROOM, EventSet::IN),
+            Events::with_data_raw(self.signals.as_fd().as_raw_fd(), SIGNAL, EventSet::IN),
+            Events::with_data(self.exit.event(), EXIT, EventSet::IN),
+        ];
+        for events in watched {
+            if let Err(error) = ops.add(events) {
+                self.exit
+                    .end(Outcome::Failed(format!("cannot wait for events: {error}")));
+            }
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        match events.data() {
+            INPUT => self.pass_input(ops),
+            ROOM => {
+                let _ = self.room.event().read();
+                self.listen(ops);
+            }
+            SIGNAL => self.take_signal(),
+            _ => {}
+        }
+    }
+}
+
+/// An event loop ready to run.
+pub struct EventLoop {
+    manager: EventManager<Listener>,
+    exit: Exit,
+}
+
+impl EventLoop {
+    /// Makes it; later it needs no further rights.
+    pub fn new(listener: Listener) -> Result<Self, Error> {
+        let exit = listener.exit.clone();
+        let mut manager = EventManager::new().map_err(Error::Events)?;
+        manager.add_subscriber(listener);
+        Ok(Self { manager, exit })
+    }
+
+    /// Waits for the end of the run.
+    pub fn run(mut self) -> Result<Outcome, Error> {
+        loop {
+            if let Some(outcome) = self.exit.outcome() {
+                return Ok(outcome);
+            }
+            match self.manager.run() {
+                Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EINTR => {}
+                other => drop(other.map_err(Error::Events)?),
+            }
+        }
+    }
+}
