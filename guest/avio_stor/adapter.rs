@@ -52,7 +52,7 @@ impl<'bound> Adapter<'bound> {
         }
         let interrupts = Interrupts::new(vectors, "avio_stor", &queues)?;
         let running = Running::start(device, registers.clone(), features, size, &queues)?;
-        dev_info!(device, "{} queue pairs of {} entries\n", queues.len(), size.entries());
+        dev_info!(device, "queue pairs: {}, of {} entries each\n", queues.len(), size.entries());
 
         let tags = TagSet::new(queues, size.entries(), device.as_ref().into(), FIRST_QUEUE_VECTOR);
         let tags = Arc::pin_init(tags, GFP_KERNEL)?;
@@ -106,7 +106,8 @@ impl Running {
         let registers = &running.0;
         registers.write_pair(reg::DRIVER_FEATURES, features);
         registers.write(reg::DRIVER_QUEUES, u32::try_from(queues.len())?);
-        for (queue, block) in queues.iter().zip((reg::QUEUES..).step_by(reg::QUEUE_STRIDE as usize)) {
+        for (index, queue) in (0..u64::from(MAX_QUEUES)).zip(queues) {
+            let block = reg::QUEUES.wrapping_add(reg::QUEUE_STRIDE.wrapping_mul(index));
             let addresses = queue.addresses();
             registers.write_pair(block + queue::SUBMISSIONS, addresses.submissions);
             registers.write_pair(block + queue::COMPLETIONS, addresses.completions);

@@ -34,21 +34,22 @@ impl Lists {
 
     /// Writes a request's segments into the list of its tag; where the list is and how many segments it has. Fails if
     /// they are too many.
-    pub(crate) fn fill(&self, tag: u32, segments: impl Iterator<Item = Segment>) -> Result<(u64, usize)> {
+    pub(crate) fn fill(&self, tag: u32, mut segments: impl Iterator<Item = Segment>) -> Result<(u64, u16)> {
         let tag = tag as usize;
         let page = self.0.get(tag / LISTS_PER_PAGE).ok_or(EIO)?;
         let offset = tag % LISTS_PER_PAGE * LIST_BYTES;
-        let mut count = 0;
-        for segment in segments {
-            if count == LIST_SEGMENTS {
-                return Err(EIO);
-            }
-            let word = offset / size_of::<u64>() + count * WORDS_PER_SEGMENT;
+        let first = offset / size_of::<u64>();
+        let mut count: u16 = 0;
+        for (index, segment) in (0..LIST_SEGMENTS).zip(&mut segments) {
+            let word = first.wrapping_add(index.wrapping_mul(WORDS_PER_SEGMENT));
             let second = u64::from(segment.len) | u64::from(segment.flags) << 32;
             page.store(word, segment.addr.to_le());
-            page.store(word + 1, second.to_le());
-            count += 1;
+            page.store(word.wrapping_add(1), second.to_le());
+            count = count.wrapping_add(1);
         }
-        Ok((page.phys_addr() + offset as u64, count))
+        match segments.next() {
+            None => Ok((page.phys_addr().wrapping_add(offset as u64), count)),
+            Some(_) => Err(EIO),
+        }
     }
 }

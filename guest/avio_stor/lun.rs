@@ -45,14 +45,15 @@ pub(crate) fn add_disks(
 
 /// The description of a LUN, or none if it is not present.
 fn read(registers: &Registers, lun: u16) -> Result<Option<LunInfo>> {
-    let start = reg::LUN_INFO + u64::from(lun) * LunInfo::SIZE as u64;
+    let start = reg::LUN_INFO.wrapping_add(u64::from(lun).wrapping_mul(LunInfo::SIZE as u64));
     for _ in 0..READ_TRIES {
         let generation = registers.read(reg::GENERATION);
         if registers.read(start) & lun_flags::PRESENT == 0 {
             return Ok(None);
         }
         let mut bytes = [0; LunInfo::SIZE];
-        for (word, offset) in bytes.chunks_exact_mut(size_of::<u32>()).zip((start..).step_by(size_of::<u32>())) {
+        for (index, word) in (0..LunInfo::SIZE as u64).zip(bytes.chunks_exact_mut(size_of::<u32>())) {
+            let offset = start.wrapping_add(index.wrapping_mul(size_of::<u32>() as u64));
             word.copy_from_slice(&registers.read(offset).to_le_bytes());
         }
         if registers.read(reg::GENERATION) == generation {
@@ -120,19 +121,16 @@ fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
 
 /// The name of a disk: `avioa` to `avioz`, then `avioaa` and on. The rest is zeroes.
 fn name(index: u32) -> [u8; 16] {
-    const PREFIX: &[u8] = b"avio";
-    let mut name = [0; 16];
-    for (to, from) in name.iter_mut().zip(PREFIX) {
-        *to = *from;
+    let mut name = *b"avio\0\0\0\0\0\0\0\0\0\0\0\0";
+    let (mut letters, mut names, mut rest) = (1usize, 26u64, u64::from(index));
+    while let Some(behind) = rest.checked_sub(names) {
+        rest = behind;
+        names = names.wrapping_mul(26);
+        letters = letters.wrapping_add(1);
     }
-    let (mut letters, mut names, mut rest) = (1, 26, u64::from(index));
-    while rest >= names {
-        rest -= names;
-        names *= 26;
-        letters += 1;
-    }
-    for to in name.iter_mut().skip(PREFIX.len()).take(letters).rev() {
-        *to = b'a' + (rest % 26) as u8;
+    let [_, _, _, _, room @ ..] = &mut name;
+    for to in room.get_mut(..letters).unwrap_or_default().iter_mut().rev() {
+        *to = b'a'.wrapping_add((rest % 26) as u8);
         rest /= 26;
     }
     name

@@ -14,10 +14,15 @@
 //! There is no shutdown handler, which the kernel crate's PCI drivers cannot have. None is needed: a device that has
 //! no requests in flight writes to the guest's memory only when its doorbell rings, and probe begins with a reset.
 
+#[deny(unsafe_code)]
 mod adapter;
+#[deny(unsafe_code)]
 mod lists;
+#[deny(unsafe_code)]
 mod lun;
+#[deny(unsafe_code)]
 mod queue;
+#[deny(unsafe_code)]
 mod registers;
 
 use avio_abi::pci::{DEVICE_STOR, VENDOR_ID};

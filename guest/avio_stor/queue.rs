@@ -9,7 +9,7 @@
 //! The device is trusted with the guest's data but not with its integrity: a completion for a tag that is not in
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
 
-use crate::lists::{Lists, LIST_SEGMENTS};
+use crate::lists::Lists;
 use crate::registers::Registers;
 use avio_abi::ring::{control, segment_flags, Broken, Completion, Segment, Submission, INLINE_SEGMENTS};
 use avio_abi::stor::{flags, opcode, Status};
@@ -99,18 +99,22 @@ impl Queue {
         }
         entry.sector = request.sector();
         let mut segments = request.runs().map(|Run { addr, len }| Segment { addr, len, flags: direction });
-        let count = if request.max_runs() <= INLINE_SEGMENTS {
-            let count = entry.inline.iter_mut().zip(&mut segments).map(|(to, from)| *to = from).count();
-            segments.next().map_or(Ok(count), |_| Err(EIO))?
-        } else {
+        if request.max_runs() > INLINE_SEGMENTS {
             let (addr, count) = self.lists.fill(request.tag(), segments)?;
-            let len = (count.min(LIST_SEGMENTS) * Segment::SIZE) as u32;
+            let len = u32::from(count).wrapping_mul(Segment::SIZE as u32);
             let [first, ..] = &mut entry.inline;
             *first = Segment { addr, len, flags: segment_flags::LIST };
-            count
-        };
-        entry.segments = u16::try_from(count)?;
-        Ok(entry)
+            entry.segments = count;
+            return Ok(entry);
+        }
+        for (to, from) in entry.inline.iter_mut().zip(&mut segments) {
+            *to = from;
+            entry.segments = entry.segments.wrapping_add(1);
+        }
+        match segments.next() {
+            None => Ok(entry),
+            Some(_) => Err(EIO),
+        }
     }
 
     /// Shows the device what was put into the ring.

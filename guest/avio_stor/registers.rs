@@ -44,6 +44,6 @@ impl Registers {
 
     /// Rings the doorbell of a queue.
     pub(crate) fn ring(&self, queue: u32) {
-        self.write(reg::DOORBELLS + reg::DOORBELL_STRIDE * u64::from(queue), 0);
+        self.write(reg::DOORBELLS.wrapping_add(reg::DOORBELL_STRIDE.wrapping_mul(queue.into())), 0);
     }
 }

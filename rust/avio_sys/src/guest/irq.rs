@@ -43,8 +43,8 @@ impl<'a> Vectors<'a> {
         let count = unsafe {
             avio_bindings::pci_alloc_irq_vectors_affinity(
                 as_raw(device),
-                first + 1,
-                first + most,
+                first.saturating_add(1),
+                first.saturating_add(most),
                 flags,
                 (&raw const affinity).cast_mut(),
             )
@@ -56,7 +56,7 @@ impl<'a> Vectors<'a> {
 
     /// How many spread vectors there are.
     pub fn spread(&self) -> u32 {
-        self.count - self.first
+        self.count.saturating_sub(self.first)
     }
 }
 
@@ -105,7 +105,7 @@ struct Registered<H: Handler> {
 impl<H: Handler> Registered<H> {
     fn new(vectors: &Vectors<'_>, index: u32, name: CString, handler: Arc<H>) -> Result<Self> {
         // SAFETY: The device is bound; any index may be asked for.
-        let irq = unsafe { avio_bindings::pci_irq_vector(as_raw(vectors.device), vectors.first + index) };
+        let irq = unsafe { avio_bindings::pci_irq_vector(as_raw(vectors.device), vectors.first.saturating_add(index)) };
         to_result(irq)?;
         let irq = irq as u32;
         // SAFETY: The interrupt is one of the device's. The cookie is what the callback expects, and it and the name

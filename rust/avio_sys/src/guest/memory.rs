@@ -108,8 +108,8 @@ impl SharedQueue {
     pub fn addresses(&self) -> QueueAddresses {
         let base = self.memory.phys_addr();
         QueueAddresses {
-            submissions: base + SUBMISSIONS as u64,
-            completions: base + Self::completions_at(self.raw.size()) as u64,
+            submissions: base.wrapping_add(SUBMISSIONS as u64),
+            completions: base.wrapping_add(Self::completions_at(self.raw.size()) as u64),
             control: base,
         }
     }
