@@ -106,15 +106,25 @@ def cargo_env(target="cargo-target", **more):
     return {"CARGO_TARGET_DIR": str(CACHE / target), "CARGO_TERM_COLOR": "never", **more}
 
 
-def userspace():
-    """The user-space programs, in build/bin."""
+def programs(what, where, *arguments):
+    """Build a cargo workspace and put its programs into build/bin."""
     root.ensure()
     BIN.mkdir(parents=True, exist_ok=True)
-    with Step("User-space programs, in build/bin"):
-        line = ["cargo", "build", "--release", "--workspace", "--locked", "--message-format=json-render-diagnostics"]
-        artefacts = root.output(line, cwd=CHECKOUT / "userspace", env=cargo_env())
-        programs = [json.loads(text).get("executable") for text in artefacts.splitlines() if text.startswith("{")]
-        for program in filter(None, programs):
+    with Step(f"{what}, in build/bin"):
+        line = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics", *arguments]
+        artefacts = root.output(line, cwd=CHECKOUT / where, env=cargo_env())
+        found = [json.loads(text).get("executable") for text in artefacts.splitlines() if text.startswith("{")]
+        for program in filter(None, found):
             fresh = BIN / f".{Path(program).name}"
             shutil.copy2(program, fresh)
             fresh.rename(BIN / Path(program).name)
+
+
+def userspace():
+    """The user-space programs."""
+    programs("User-space programs", "userspace", "--workspace")
+
+
+def hostile():
+    """The driver that attacks the module, for the tests."""
+    programs("The hostile driver", "tests/hostile")

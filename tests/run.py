@@ -133,7 +133,7 @@ def module(flavour):
 
     def run(report):
         build.modules(flavour)
-        build.userspace()
+        build.hostile()
         say("VMs run on {} ({})".format(*host.accelerator()))
         line = ["python3", "/avio/tests/vm/module.py"]
         in_vm(report, "module", line, flavour, timeout=900 if flavour == "normal" else 2000)
