@@ -216,8 +216,8 @@ fn c2(env: &Env) -> Result<Outcome> {
         refused(&format!("{what} as call"), call, SetupError::NotEventfd)?;
     }
     for fd in [-1, 1_000_000, i32::MAX, i32::MIN] {
+        refused(&format!("descriptor {fd}"), guest.adapter.add_lun(1, fd, 0), SetupError::NotBlockDevice)?;
         let results = [
-            guest.adapter.add_lun(1, fd, 0).map(drop),
             guest.adapter.set_queue(&SetQueue { kick_fd: fd, ..good }),
             guest.adapter.set_queue(&SetQueue { call_fd: fd, ..good }),
         ];
