@@ -77,9 +77,9 @@ parallel() {
         --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
 }
 
-# Durability: O_SYNC writes become FUA or a flush.
+# Durability: O_SYNC writes become FUA or a flush. Behind the partition, which the host will look at.
 durable() {
-    fio --name=sync --filename="/dev/$1" --rw=write --bs=8k --size=1m --sync=1 --direct=1 --ioengine=psync --fsync=4 \
+    fio --name=sync --filename="/dev/$1" --rw=write --bs=8k --offset=128m --size=1m --sync=1 --direct=1 --ioengine=psync --fsync=4 \
         --verify=md5 --do_verify=1 --randrepeat=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
 }
 
@@ -122,7 +122,7 @@ driver_reload() {
 task_stack() {
     run_case probe load
     run_case geometry geometry
-    run_case filesystem filesystem "$(disk 1)"
+    run_case filesystem filesystem "$(disk 1)" 100M
     run_case verified-depth1 verified "$(disk 2)" 1 8m
     run_case verified-depth32 verified "$(disk 2)" 32
     run_case parallel parallel "$(disk 3)"
