@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 
 use linux_loader::loader::{load_cmdline, Cmdline};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryError};
 
 use crate::acpi;
 use crate::args::Args;

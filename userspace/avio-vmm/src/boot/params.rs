@@ -47,7 +47,7 @@ fn memory_map(ram: u64) -> Vec<boot_e820_entry> {
     let entry = |addr, size, kind| boot_e820_entry {
         addr,
         size,
-        r#type: kind,
+        type_: kind,
     };
     let mut map = vec![
         entry(0, EBDA_START, E820_RAM),
@@ -70,7 +70,7 @@ mod tests {
     fn entries(ram: u64) -> Vec<(u64, u64, u32)> {
         memory_map(ram)
             .iter()
-            .map(|e| (e.addr, e.addr + e.size, e.r#type))
+            .map(|e| (e.addr, e.addr + e.size, e.type_))
             .collect()
     }
 
