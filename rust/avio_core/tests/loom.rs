@@ -10,7 +10,9 @@
 
 use avio_abi::ring::{control, Completion, Submission};
 use avio_abi::wire::Wire;
-use avio_core::ring::{CompletionReader, CompletionWriter, QueueMemory, RingSize, SubmissionReader, SubmissionWriter};
+use avio_core::ring::{
+    CompletionReader, CompletionWriter, QueueMemory, RingSize, SubmissionReader, SubmissionWriter,
+};
 use avio_core::sync::InFlight;
 use loom::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 use loom::sync::Arc;
@@ -42,7 +44,10 @@ impl Memory {
         Self {
             flaw,
             words: core::array::from_fn(|_| AtomicU32::new(0)),
-            submissions: slots.clone().map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect(),
+            submissions: slots
+                .clone()
+                .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
+                .collect(),
             completions: slots.map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -76,7 +81,8 @@ impl QueueMemory for Memory {
         self.word(word).load(Ordering::Acquire)
     }
     fn store_release(&self, word: usize, value: u32) {
-        self.word(word).store(value, self.release_unless(Flaw::RelaxedWords));
+        self.word(word)
+            .store(value, self.release_unless(Flaw::RelaxedWords));
     }
     fn full_barrier(&self) {
         if self.flaw != Flaw::NoBarrier {
@@ -85,7 +91,16 @@ impl QueueMemory for Memory {
     }
     fn read_submission(&self, slot: u32) -> [u64; 8] {
         let [first, second] = &self.submissions[slot as usize];
-        [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed), 0, 0, 0, 0, 0, 0]
+        [
+            first.load(Ordering::Relaxed),
+            second.load(Ordering::Relaxed),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]
     }
     fn write_submission(&self, slot: u32, entry: &[u64; 8]) {
         let [first, second] = &self.submissions[slot as usize];
@@ -125,7 +140,12 @@ fn size(entries: u32) -> RingSize {
 
 /// The `number`th request of a history. Both words carry the number, so that a torn or stale entry shows.
 fn request(number: u32, tag: u16) -> Submission {
-    Submission { tag, segments: number as u16, sector: u64::from(number) + 7, ..Submission::ZERO }
+    Submission {
+        tag,
+        segments: number as u16,
+        sector: u64::from(number) + 7,
+        ..Submission::ZERO
+    }
 }
 
 fn explore(preemptions: usize, history: impl Fn() + Sync + Send + 'static) {
@@ -165,7 +185,10 @@ fn doorbell(flaw: Flaw) {
             }
         }
         driver.join().unwrap();
-        assert!(ring.position() == 2 || kick.is_pending(), "the device sleeps on a request");
+        assert!(
+            ring.position() == 2 || kick.is_pending(),
+            "the device sleeps on a request"
+        );
     });
 }
 
@@ -197,7 +220,14 @@ fn interrupt(flaw: Flaw, coalesce: bool) {
         let completers = [0, 1].map(|tag| {
             let (memory, call, writer) = (memory.clone(), call.clone(), writer.clone());
             thread::spawn(move || {
-                if writer.post(&*memory, Completion { tag, status: 0, bytes: 512 }) {
+                if writer.post(
+                    &*memory,
+                    Completion {
+                        tag,
+                        status: 0,
+                        bytes: 512,
+                    },
+                ) {
                     call.signal();
                 }
             })
@@ -219,7 +249,10 @@ fn interrupt(flaw: Flaw, coalesce: bool) {
         for completer in completers {
             completer.join().unwrap();
         }
-        assert!(left == 0 || call.is_pending(), "the driver sleeps on a completion");
+        assert!(
+            left == 0 || call.is_pending(),
+            "the driver sleeps on a completion"
+        );
     });
 }
 
@@ -252,15 +285,29 @@ fn rounds(flaw: Flaw, requests: u32, preemptions: usize) {
                 let tags = [InFlight::new(), InFlight::new()];
                 while ring.position() != requests {
                     let number = ring.position();
-                    let Some(entry) = ring.take(&*memory, || writer.posted()).expect("a legal driver") else {
+                    let Some(entry) = ring
+                        .take(&*memory, || writer.posted())
+                        .expect("a legal driver")
+                    else {
                         thread::yield_now();
                         continue;
                     };
-                    assert_eq!(entry, request(number, (number % 2) as u16), "a torn or stale entry");
+                    assert_eq!(
+                        entry,
+                        request(number, (number % 2) as u16),
+                        "a torn or stale entry"
+                    );
                     let tag = &tags[usize::from(entry.tag)];
                     assert!(tag.claim(), "a tag that the driver was given back");
                     tag.release();
-                    writer.post(&*memory, Completion { tag: entry.tag, status: 0, bytes: number });
+                    writer.post(
+                        &*memory,
+                        Completion {
+                            tag: entry.tag,
+                            status: 0,
+                            bytes: number,
+                        },
+                    );
                 }
             })
         };
@@ -276,7 +323,11 @@ fn rounds(flaw: Flaw, requests: u32, preemptions: usize) {
             }
             match completions.take(&*memory) {
                 Some(completion) => {
-                    assert_eq!((completion.tag, completion.bytes), ((done % 2) as u16, done), "a stale completion");
+                    assert_eq!(
+                        (completion.tag, completion.bytes),
+                        ((done % 2) as u16, done),
+                        "a stale completion"
+                    );
                     done += 1;
                 }
                 None => thread::yield_now(),
@@ -313,7 +364,10 @@ fn reuse(flaw: Flaw) {
         for tag in [0, 1] {
             submissions.push(&*memory, &request(0, tag));
             let _ = submissions.publish(&*memory);
-            assert!(device.take(&*memory, || 0).expect("a legal driver").is_some());
+            assert!(device
+                .take(&*memory, || 0)
+                .expect("a legal driver")
+                .is_some());
             assert!(tags[usize::from(tag)].claim());
         }
 
@@ -321,17 +375,33 @@ fn reuse(flaw: Flaw) {
             let (memory, writer, tags) = (memory.clone(), writer.clone(), tags.clone());
             thread::spawn(move || {
                 tags[usize::from(tag)].release();
-                writer.post(&*memory, Completion { tag, status: 0, bytes: 0 });
+                writer.post(
+                    &*memory,
+                    Completion {
+                        tag,
+                        status: 0,
+                        bytes: 0,
+                    },
+                );
             })
         });
         let worker = {
             let (memory, writer, tags) = (memory.clone(), writer.clone(), tags.clone());
             thread::spawn(move || {
                 // Not a loop until it comes: Loom tries every moment for these looks anyway.
-                let look = |_| device.take(&*memory, || writer.posted()).expect("a legal driver");
-                let Some(entry) = (0..2).find_map(look) else { return };
+                let look = |_| {
+                    device
+                        .take(&*memory, || writer.posted())
+                        .expect("a legal driver")
+                };
+                let Some(entry) = (0..2).find_map(look) else {
+                    return;
+                };
                 assert_eq!(entry.sector, request(1, 0).sector);
-                assert!(tags[usize::from(entry.tag)].claim(), "a tag that the driver was given back");
+                assert!(
+                    tags[usize::from(entry.tag)].claim(),
+                    "a tag that the driver was given back"
+                );
                 REUSED.store(true, std::sync::atomic::Ordering::Relaxed);
             })
         };
@@ -351,7 +421,10 @@ fn reuse(flaw: Flaw) {
 #[test]
 fn abi_4_6_a_tag_that_came_back_can_be_used_at_once() {
     reuse(Flaw::None);
-    assert!(REUSED.load(std::sync::atomic::Ordering::Relaxed), "no history came as far as using a tag again");
+    assert!(
+        REUSED.load(std::sync::atomic::Ordering::Relaxed),
+        "no history came as far as using a tag again"
+    );
 }
 
 #[test]

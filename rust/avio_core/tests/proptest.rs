@@ -7,7 +7,9 @@
 mod common;
 
 use avio_abi::ioctl::{region_flags, Region};
-use avio_abi::ring::{segment_flags, Broken, Completion, Segment, Submission, MAX_REQUEST_BYTES, MAX_SEGMENTS};
+use avio_abi::ring::{
+    segment_flags, Broken, Completion, Segment, Submission, MAX_REQUEST_BYTES, MAX_SEGMENTS,
+};
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::wire::Wire;
 use avio_abi::{features, PAGE_SIZE, SECTOR_SIZE};
@@ -77,19 +79,33 @@ impl Model {
     }
 
     fn step(&mut self, step: Step) {
-        let Pair { memory, submit, collect, take, post } = &mut self.pair;
+        let Pair {
+            memory,
+            submit,
+            collect,
+            take,
+            post,
+        } = &mut self.pair;
         match step {
             Step::Push(choice) => {
                 if let Some(tag) = pick(&mut self.free, choice) {
                     self.serial += 1;
-                    let entry = Submission { tag, sector: self.serial, opcode: choice, ..Submission::ZERO };
+                    let entry = Submission {
+                        tag,
+                        sector: self.serial,
+                        opcode: choice,
+                        ..Submission::ZERO
+                    };
                     submit.push(memory, &entry);
                     self.pushed.push_back(entry);
                 }
             }
             Step::Publish => {
                 let rings = submit.publish(memory);
-                assert!(rings || !self.device_sleeps || self.pushed.is_empty(), "a doorbell is missing");
+                assert!(
+                    rings || !self.device_sleeps || self.pushed.is_empty(),
+                    "a doorbell is missing"
+                );
                 self.device_sleeps &= !rings;
                 self.published.append(&mut self.pushed);
             }
@@ -106,22 +122,38 @@ impl Model {
             Step::Complete(choice) => {
                 if let Some(entry) = pick(&mut self.in_device, choice) {
                     let bytes = entry.sector as u32;
-                    let interrupt = post.post(memory, Completion { tag: entry.tag, status: choice, bytes });
+                    let interrupt = post.post(
+                        memory,
+                        Completion {
+                            tag: entry.tag,
+                            status: choice,
+                            bytes,
+                        },
+                    );
                     self.posted.push_back((entry.tag, bytes));
                     if let Some(left) = self.driver_waits {
-                        assert_eq!(interrupt, left == 0, "the interrupt comes with the completion that was asked for");
+                        assert_eq!(
+                            interrupt,
+                            left == 0,
+                            "the interrupt comes with the completion that was asked for"
+                        );
                         self.driver_waits = left.checked_sub(1);
                     }
                 }
             }
             Step::Collect => {
                 self.driver_waits = None;
-                let got = collect.take(memory).map(|completion| (completion.tag, completion.bytes));
+                let got = collect
+                    .take(memory)
+                    .map(|completion| (completion.tag, completion.bytes));
                 assert_eq!(got, self.posted.pop_front());
                 self.free.extend(got.map(|(tag, _)| tag));
             }
             Step::DriverSleeps(choice) => {
-                let in_flight = self.in_device.len() + self.published.len() + self.pushed.len() + self.posted.len();
+                let in_flight = self.in_device.len()
+                    + self.published.len()
+                    + self.pushed.len()
+                    + self.posted.len();
                 let after = usize::from(choice).checked_rem(in_flight).unwrap_or(0);
                 let more = collect.arm(memory, after as u32);
                 assert_eq!(more, !self.posted.is_empty());
@@ -185,16 +217,26 @@ fn survive(entries: u32, start: u32, attacks: &[Attack]) -> Option<Broken> {
     let mut pair = Pair::at(entries, start);
     let mut in_flight = Vec::new();
     for attack in attacks {
-        let Pair { memory, take, post, .. } = &mut pair;
+        let Pair {
+            memory, take, post, ..
+        } = &mut pair;
         match attack {
             Attack::Word(word, value) => memory.store_release(*word, *value),
             Attack::Near(word, by) => {
                 let word = [SQ_TAIL, CQ_HEAD, CQ_EVENT, SQ_HEAD, SQ_EVENT][*word];
-                let base = if word == SQ_TAIL { take.position() } else { post.posted() };
+                let base = if word == SQ_TAIL {
+                    take.position()
+                } else {
+                    post.posted()
+                };
                 memory.store_release(word, base.wrapping_add_signed((*by).into()));
             }
-            Attack::Submission(slot, entry) => memory.write_submission(u32::from(*slot) % entries, entry),
-            Attack::Completion(slot, entry) => memory.store_completion(u32::from(*slot) % entries, *entry),
+            Attack::Submission(slot, entry) => {
+                memory.write_submission(u32::from(*slot) % entries, entry)
+            }
+            Attack::Completion(slot, entry) => {
+                memory.store_completion(u32::from(*slot) % entries, *entry)
+            }
             Attack::Take => match take.take(memory, || post.posted()) {
                 Ok(entry) => in_flight.extend(entry),
                 Err(reason) => return Some(reason),
@@ -207,15 +249,28 @@ fn survive(entries: u32, start: u32, attacks: &[Attack]) -> Option<Broken> {
             Attack::Post(choice) => {
                 if let Some(entry) = pick(&mut in_flight, *choice) {
                     let slot = post.posted() & (entries - 1);
-                    let completion = Completion { tag: entry.tag, status: 0, bytes: 1 };
+                    let completion = Completion {
+                        tag: entry.tag,
+                        status: 0,
+                        bytes: 1,
+                    };
                     post.post(memory, completion);
                     let written = Completion::decode(memory.load_completion(slot)).0;
-                    assert_eq!(written, completion, "whatever lay there, the completion is whole");
+                    assert_eq!(
+                        written, completion,
+                        "whatever lay there, the completion is whole"
+                    );
                 }
             }
         }
-        assert!(in_flight.len() <= entries as usize, "more in flight than the ring is long");
-        assert_eq!(take.position().wrapping_sub(post.posted()) as usize, in_flight.len());
+        assert!(
+            in_flight.len() <= entries as usize,
+            "more in flight than the ring is long"
+        );
+        assert_eq!(
+            take.position().wrapping_sub(post.posted()) as usize,
+            in_flight.len()
+        );
     }
     None
 }
@@ -234,50 +289,90 @@ fn segment() -> impl Strategy<Value = Segment> {
 
 fn submission() -> impl Strategy<Value = Submission> {
     let inline = proptest::array::uniform3(prop_oneof![segment(), Just(Segment::ZERO)]);
-    let sector = prop_oneof![8 => 0u64..2100, 1 => any::<u64>(), 1 => (0u64..9).prop_map(|n| u64::MAX - n)];
+    let sector =
+        prop_oneof![8 => 0u64..2100, 1 => any::<u64>(), 1 => (0u64..9).prop_map(|n| u64::MAX - n)];
     let segments = prop_oneof![8 => 0u16..5, 1 => small(&[255u16, 256, 257, u16::MAX])];
-    (0u8..6, 0u8..3, any::<u16>(), 0u16..3, segments, sector, inline, any::<bool>()).prop_map(
-        |(opcode, flags, tag, lun, segments, sector, mut inline, list)| {
-            if list {
-                inline[0].flags = segment_flags::LIST;
-                inline[0].len = u32::from(segments) * Segment::SIZE as u32;
-            }
-            Submission { opcode, flags, tag, lun, segments, sector, inline }
-        },
+    (
+        0u8..6,
+        0u8..3,
+        any::<u16>(),
+        0u16..3,
+        segments,
+        sector,
+        inline,
+        any::<bool>(),
     )
+        .prop_map(
+            |(opcode, flags, tag, lun, segments, sector, mut inline, list)| {
+                if list {
+                    inline[0].flags = segment_flags::LIST;
+                    inline[0].len = u32::from(segments) * Segment::SIZE as u32;
+                }
+                Submission {
+                    opcode,
+                    flags,
+                    tag,
+                    lun,
+                    segments,
+                    sector,
+                    inline,
+                }
+            },
+        )
 }
 
 fn lun() -> impl Strategy<Value = LunInfo> {
-    let flags = small(&[lun_flags::PRESENT, lun_flags::PRESENT | lun_flags::READ_ONLY]);
+    let flags = small(&[
+        lun_flags::PRESENT,
+        lun_flags::PRESENT | lun_flags::READ_ONLY,
+    ]);
     let sectors = prop_oneof![Just(0u64), 1u64..2100, Just(u64::MAX), Just(u64::MAX / 512)];
     let max_bytes = small(&[4096, 65536, MAX_REQUEST_BYTES]);
-    (flags, small(&[512u32, 1024, 4096]), sectors, max_bytes, small(&[512u32, 4096])).prop_map(
-        |(flags, logical_block, sectors, max_bytes, segment_align)| LunInfo {
-            flags,
-            logical_block,
-            sectors,
-            physical_block: logical_block,
-            max_bytes,
-            max_segments: MAX_SEGMENTS,
-            segment_align,
-            ..LunInfo::ZERO
-        },
+    (
+        flags,
+        small(&[512u32, 1024, 4096]),
+        sectors,
+        max_bytes,
+        small(&[512u32, 4096]),
     )
+        .prop_map(
+            |(flags, logical_block, sectors, max_bytes, segment_align)| LunInfo {
+                flags,
+                logical_block,
+                sectors,
+                physical_block: logical_block,
+                max_bytes,
+                max_segments: MAX_SEGMENTS,
+                segment_align,
+                ..LunInfo::ZERO
+            },
+        )
 }
 
 /// A request through all three steps of parsing, with its bytes and its segments; `None` if it was refused.
-fn accept(entry: &Submission, list: &[Segment], lun: &LunInfo, offered: u64) -> Option<(Request, u32, Vec<(GuestAddr, u32)>)> {
+fn accept(
+    entry: &Submission,
+    list: &[Segment],
+    lun: &LunInfo,
+    offered: u64,
+) -> Option<(Request, u32, Vec<(GuestAddr, u32)>)> {
     let request = Request::parse(entry, offered).ok()?;
     let segments = match request.layout {
         Layout::Inline(count) => &entry.inline[..count],
-        Layout::List { segments, bytes, .. } => {
+        Layout::List {
+            segments, bytes, ..
+        } => {
             assert!((1..=MAX_SEGMENTS as usize).contains(&segments));
             assert_eq!(bytes as usize, segments * Segment::SIZE);
             list.get(..segments)?
         }
     };
     let mut sum = Segments::new(request.command, lun);
-    let ranges = segments.iter().map(|segment| sum.add(segment)).collect::<Result<Vec<_>, _>>().ok()?;
+    let ranges = segments
+        .iter()
+        .map(|segment| sum.add(segment))
+        .collect::<Result<Vec<_>, _>>()
+        .ok()?;
     request.check(sum.bytes(), lun).ok()?;
     Some((request, sum.bytes(), ranges))
 }
@@ -375,14 +470,35 @@ proptest! {
 #[test]
 fn hostile_histories_reach_every_reason_that_the_ring_itself_can_give() {
     use avio_abi::ring::control::{CQ_HEAD, SQ_TAIL};
-    let two = [Attack::Word(SQ_TAIL, 2), Attack::Take, Attack::Take, Attack::Post(0), Attack::Post(0)];
+    let two = [
+        Attack::Word(SQ_TAIL, 2),
+        Attack::Take,
+        Attack::Take,
+        Attack::Post(0),
+        Attack::Post(0),
+    ];
     let then = |more: &[Attack]| [&two[..], more].concat();
-    assert_eq!(survive(2, 0, &[Attack::Word(SQ_TAIL, 3), Attack::Take]), Some(Broken::SubmissionIndex));
-    assert_eq!(survive(2, 0, &then(&[Attack::Word(SQ_TAIL, 1), Attack::Arm])), Some(Broken::SubmissionIndex));
+    assert_eq!(
+        survive(2, 0, &[Attack::Word(SQ_TAIL, 3), Attack::Take]),
+        Some(Broken::SubmissionIndex)
+    );
+    assert_eq!(
+        survive(2, 0, &then(&[Attack::Word(SQ_TAIL, 1), Attack::Arm])),
+        Some(Broken::SubmissionIndex)
+    );
     let overrun = then(&[Attack::Word(SQ_TAIL, 3), Attack::Take]);
     assert_eq!(survive(2, 0, &overrun), Some(Broken::CompletionOverrun));
-    let ahead = then(&[Attack::Word(CQ_HEAD, 3), Attack::Word(SQ_TAIL, 3), Attack::Take]);
+    let ahead = then(&[
+        Attack::Word(CQ_HEAD, 3),
+        Attack::Word(SQ_TAIL, 3),
+        Attack::Take,
+    ]);
     assert_eq!(survive(2, 0, &ahead), Some(Broken::CompletionIndex));
-    let legal = then(&[Attack::Word(CQ_HEAD, 2), Attack::Word(SQ_TAIL, 4), Attack::Take, Attack::Take]);
+    let legal = then(&[
+        Attack::Word(CQ_HEAD, 2),
+        Attack::Word(SQ_TAIL, 4),
+        Attack::Take,
+        Attack::Take,
+    ]);
     assert_eq!(survive(2, 0, &legal), None);
 }

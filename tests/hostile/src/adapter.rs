@@ -31,7 +31,12 @@ impl AsFd for Adapter {
 
 impl Adapter {
     pub fn open() -> std::io::Result<Self> {
-        Ok(Self(OpenOptions::new().read(true).write(true).open("/dev/avio-stor")?))
+        Ok(Self(
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/avio-stor")?,
+        ))
     }
 
     pub fn raw_fd(&self) -> i32 {
@@ -55,23 +60,52 @@ impl Adapter {
     /// Gives the table of memory; pages that were pinned.
     pub fn set_memory(&self, regions: &[Region]) -> Result<u64, Refused> {
         let bytes: Vec<u8> = regions.iter().flat_map(Region::to_bytes).collect();
-        let argument =
-            SetMemory { regions: bytes.as_ptr() as u64, count: regions.len() as u32, ..SetMemory::ZERO };
+        let argument = SetMemory {
+            regions: bytes.as_ptr() as u64,
+            count: regions.len() as u32,
+            ..SetMemory::ZERO
+        };
         let (result, after) = self.call(SET_MEMORY, &argument);
-        result.map(|()| after.pages).map_err(|errno| refused(errno, after.error, after.error_index))
+        result
+            .map(|()| after.pages)
+            .map_err(|errno| refused(errno, after.error, after.error_index))
     }
 
     pub fn add_lun(&self, lun: u32, fd: i32, flags: u32) -> Result<LunInfo, Refused> {
-        let (result, after) = self.call(ADD_LUN, &AddLun { lun, fd, flags, ..AddLun::ZERO });
-        result.map(|()| after.info).map_err(|errno| refused(errno, after.error, 0))
+        let (result, after) = self.call(
+            ADD_LUN,
+            &AddLun {
+                lun,
+                fd,
+                flags,
+                ..AddLun::ZERO
+            },
+        );
+        result
+            .map(|()| after.info)
+            .map_err(|errno| refused(errno, after.error, 0))
     }
 
     pub fn remove_lun(&self, lun: u32) -> Result<(), Errno> {
-        self.call(REMOVE_LUN, &RemoveLun { lun, ..RemoveLun::ZERO }).0
+        self.call(
+            REMOVE_LUN,
+            &RemoveLun {
+                lun,
+                ..RemoveLun::ZERO
+            },
+        )
+        .0
     }
 
     pub fn set_features(&self, version: u32, features: u64) -> Result<(), Refused> {
-        let (result, after) = self.call(SET_FEATURES, &SetFeatures { version, features, ..SetFeatures::ZERO });
+        let (result, after) = self.call(
+            SET_FEATURES,
+            &SetFeatures {
+                version,
+                features,
+                ..SetFeatures::ZERO
+            },
+        );
         result.map_err(|errno| refused(errno, after.error, 0))
     }
 
@@ -81,7 +115,13 @@ impl Adapter {
     }
 
     pub fn start(&self, queues: u32) -> Result<(), Refused> {
-        let (result, after) = self.call(START, &Start { queues, ..Start::ZERO });
+        let (result, after) = self.call(
+            START,
+            &Start {
+                queues,
+                ..Start::ZERO
+            },
+        );
         result.map_err(|errno| refused(errno, after.error, after.error_index))
     }
 
@@ -90,13 +130,24 @@ impl Adapter {
     }
 
     pub fn queue(&self, index: u32) -> Result<QueueStatus, Errno> {
-        let (result, status) = self.call(GET_QUEUE, &QueueStatus { index, ..QueueStatus::ZERO });
+        let (result, status) = self.call(
+            GET_QUEUE,
+            &QueueStatus {
+                index,
+                ..QueueStatus::ZERO
+            },
+        );
         result.map(|()| status)
     }
 }
 
 fn refused(errno: Errno, number: u32, index: u32) -> Refused {
-    Refused { errno, error: SetupError::from_u32(number), number, index }
+    Refused {
+        errno,
+        error: SetupError::from_u32(number),
+        number,
+        index,
+    }
 }
 
 /// The errno that stands beside a [`SetupError`].
@@ -109,7 +160,9 @@ pub fn errno_of(error: SetupError) -> Errno {
         MemoryLimit | NoMemory | NoWorker => Errno::ENOMEM,
         NotBlockDevice => Errno::ENOTBLK,
         DeviceReadOnly => Errno::EROFS,
-        Reserved | TooManyRegions | RegionBounds | RegionOverlap | LunRange | DeviceUnsuitable | Features
-        | QueueRange | QueueSize | NotEventfd | NotConfigured | NoMemoryTable => Errno::EINVAL,
+        Reserved | TooManyRegions | RegionBounds | RegionOverlap | LunRange | DeviceUnsuitable
+        | Features | QueueRange | QueueSize | NotEventfd | NotConfigured | NoMemoryTable => {
+            Errno::EINVAL
+        }
     }
 }

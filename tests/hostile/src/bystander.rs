@@ -26,10 +26,17 @@ pub struct Bystander {
 
 impl Bystander {
     pub fn start(env: &Arc<Env>) -> Self {
-        let (rounds, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (rounds, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (env, counter, end) = (env.clone(), rounds.clone(), stop.clone());
         let thread = Some(std::thread::spawn(move || run(&env, &counter, &end)));
-        Self { rounds, stop, thread }
+        Self {
+            rounds,
+            stop,
+            thread,
+        }
     }
 
     /// Demands that it goes on: one whole round begins and ends from now.
@@ -40,7 +47,10 @@ impl Bystander {
             if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
                 return self.end().context("the second guest was harmed");
             }
-            ensure!(Instant::now() < until, "the second guest's I/O stands still");
+            ensure!(
+                Instant::now() < until,
+                "the second guest's I/O stands still"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -67,8 +77,16 @@ fn run(env: &Env, rounds: &AtomicU64, stop: &AtomicBool) -> Result<()> {
         let sector = sector - sector % (u64::from(guest.block()) / 512);
         let back = DATA + 0x10_0000;
         guest.fill(DATA, sector, len, round);
-        guest.queue().expect(&write((round % 8) as u16, sector, &[(DATA, len)]), Status::Ok, "a write")?;
-        guest.queue().expect(&read((round % 3) as u16, sector, &[(back, len)]), Status::Ok, "a read")?;
+        guest.queue().expect(
+            &write((round % 8) as u16, sector, &[(DATA, len)]),
+            Status::Ok,
+            "a write",
+        )?;
+        guest.queue().expect(
+            &read((round % 3) as u16, sector, &[(back, len)]),
+            Status::Ok,
+            "a read",
+        )?;
         guest.verify(back, sector, len, round)?;
         guest.canaries()?;
         rounds.fetch_add(1, Ordering::Relaxed);

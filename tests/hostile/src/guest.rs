@@ -64,7 +64,9 @@ pub fn regions(mapping: &Mapping) -> Vec<Region> {
 /// Where a guest address lies in the mapping.
 fn offset(addr: u64) -> usize {
     let at = |start: u64, size: u64, offset: usize| {
-        addr.checked_sub(start).filter(|off| *off < size).map(|off| offset + off as usize)
+        addr.checked_sub(start)
+            .filter(|off| *off < size)
+            .map(|off| offset + off as usize)
     };
     at(RAM, RAM_SIZE, 0)
         .or_else(|| at(NEXT, NEXT_SIZE, NEXT_OFFSET))
@@ -84,7 +86,13 @@ pub struct QueueView {
 impl QueueView {
     fn new(mapping: Arc<Mapping>, index: u32, size: RingSize) -> Self {
         let base = RAM + u64::from(index) * 0x1_4000;
-        Self { mapping, size, submissions: base, completions: base + 0x1_0000, control: base + 0x1_2000 }
+        Self {
+            mapping,
+            size,
+            submissions: base,
+            completions: base + 0x1_0000,
+            control: base + 0x1_2000,
+        }
     }
 
     /// Where a word of a submission entry lies in the mapping.
@@ -99,27 +107,41 @@ impl QueueView {
 
 impl QueueMemory for QueueView {
     fn load_acquire(&self, word: usize) -> u32 {
-        self.mapping.u32(offset(self.control) + word).load(Ordering::Acquire)
+        self.mapping
+            .u32(offset(self.control) + word)
+            .load(Ordering::Acquire)
     }
     fn store_release(&self, word: usize, value: u32) {
-        self.mapping.u32(offset(self.control) + word).store(value, Ordering::Release);
+        self.mapping
+            .u32(offset(self.control) + word)
+            .store(value, Ordering::Release);
     }
     fn full_barrier(&self) {
         fence(Ordering::SeqCst);
     }
     fn read_submission(&self, slot: u32) -> [u64; 8] {
-        core::array::from_fn(|word| self.mapping.u64(self.submission_word(slot, word)).load(Ordering::Relaxed))
+        core::array::from_fn(|word| {
+            self.mapping
+                .u64(self.submission_word(slot, word))
+                .load(Ordering::Relaxed)
+        })
     }
     fn write_submission(&self, slot: u32, entry: &[u64; 8]) {
         for (word, value) in entry.iter().enumerate() {
-            self.mapping.u64(self.submission_word(slot, word)).store(*value, Ordering::Relaxed);
+            self.mapping
+                .u64(self.submission_word(slot, word))
+                .store(*value, Ordering::Relaxed);
         }
     }
     fn load_completion(&self, slot: u32) -> u64 {
-        self.mapping.u64(self.completion(slot)).load(Ordering::Acquire)
+        self.mapping
+            .u64(self.completion(slot))
+            .load(Ordering::Acquire)
     }
     fn store_completion(&self, slot: u32, entry: u64) {
-        self.mapping.u64(self.completion(slot)).store(entry, Ordering::Release);
+        self.mapping
+            .u64(self.completion(slot))
+            .store(entry, Ordering::Release);
     }
 }
 
@@ -134,7 +156,9 @@ pub struct Queue {
 }
 
 fn event() -> Result<EventFd> {
-    Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)
+    Ok(EventFd::from_flags(
+        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+    )?)
 }
 
 impl Queue {
@@ -212,16 +236,31 @@ impl Queue {
         self.push(entry);
         self.publish()?;
         let completion = self.completion()?;
-        ensure!(completion.tag == entry.tag, "completion of tag {} for tag {}", completion.tag, entry.tag);
+        ensure!(
+            completion.tag == entry.tag,
+            "completion of tag {} for tag {}",
+            completion.tag,
+            entry.tag
+        );
         let status = Status::from_u8(completion.status).context("an unknown status")?;
-        ensure!(status == Status::Ok || completion.bytes == 0, "{} with {} bytes", status.name(), completion.bytes);
+        ensure!(
+            status == Status::Ok || completion.bytes == 0,
+            "{} with {} bytes",
+            status.name(),
+            completion.bytes
+        );
         Ok((status, completion.bytes))
     }
 
     /// Demands that a request ends with this status.
     pub fn expect(&mut self, entry: &Submission, wanted: Status, what: &str) -> Result<()> {
         let (status, _) = self.request(entry).context(what.to_owned())?;
-        ensure!(status == wanted, "{what}: status {} instead of {}", status.name(), wanted.name());
+        ensure!(
+            status == wanted,
+            "{what}: status {} instead of {}",
+            status.name(),
+            wanted.name()
+        );
         Ok(())
     }
 
@@ -252,7 +291,15 @@ pub struct Guest {
 impl Guest {
     /// A guest with one LUN, 0, one queue, and all features.
     pub fn simple(env: &Env) -> Result<Self> {
-        Self::start(env, &Config { queues: 1, size: 8, luns: &[(0, 0)], features: u64::MAX })
+        Self::start(
+            env,
+            &Config {
+                queues: 1,
+                size: 8,
+                luns: &[(0, 0)],
+                features: u64::MAX,
+            },
+        )
     }
 
     pub fn start(env: &Env, config: &Config<'_>) -> Result<Self> {
@@ -268,23 +315,40 @@ impl Guest {
         for at in (RAM_SIZE as usize..MAPPING).step_by(8) {
             mapping.u64(at).store(CANARY, Ordering::Relaxed);
         }
-        let pages = adapter.set_memory(&regions(&mapping)).context("SET_MEMORY")?;
+        let pages = adapter
+            .set_memory(&regions(&mapping))
+            .context("SET_MEMORY")?;
         let expected = (RAM_SIZE + NEXT_SIZE + ROM_SIZE) / avio_abi::PAGE_SIZE;
-        ensure!(pages == expected, "{pages} pages were pinned instead of {expected}");
+        ensure!(
+            pages == expected,
+            "{pages} pages were pinned instead of {expected}"
+        );
         let features = config.features & adapter.info()?.features;
         let mut lun = LunInfo::ZERO;
         for (number, flags) in config.luns {
-            lun = adapter.add_lun(*number, env.device.as_raw_fd(), *flags).context("ADD_LUN")?;
+            lun = adapter
+                .add_lun(*number, env.device.as_raw_fd(), *flags)
+                .context("ADD_LUN")?;
         }
-        Ok(Self { adapter, mapping, queues: Vec::new(), lun, features })
+        Ok(Self {
+            adapter,
+            mapping,
+            queues: Vec::new(),
+            lun,
+            features,
+        })
     }
 
     /// Features, fresh queues, START.
     pub fn set_up(&mut self, queues: u32, size: u32) -> Result<()> {
-        self.adapter.set_features(1, self.features).context("SET_FEATURES")?;
+        self.adapter
+            .set_features(1, self.features)
+            .context("SET_FEATURES")?;
         self.make_queues(queues, size)?;
         for queue in &self.queues {
-            self.adapter.set_queue(&queue.description()).context("SET_QUEUE")?;
+            self.adapter
+                .set_queue(&queue.description())
+                .context("SET_QUEUE")?;
         }
         self.adapter.start(queues).context("START")?;
         Ok(())
@@ -294,8 +358,11 @@ impl Guest {
     pub fn make_queues(&mut self, queues: u32, size: u32) -> Result<()> {
         let size = RingSize::new(size).context("ring size")?;
         ensure!(queues <= 4, "rings of so many queues do not fit");
-        self.mapping.write(offset(RAM), &vec![0; queues as usize * 0x1_4000]);
-        self.queues = (0..queues).map(|index| Queue::new(&self.mapping, index, size)).collect::<Result<_>>()?;
+        self.mapping
+            .write(offset(RAM), &vec![0; queues as usize * 0x1_4000]);
+        self.queues = (0..queues)
+            .map(|index| Queue::new(&self.mapping, index, size))
+            .collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -334,7 +401,12 @@ impl Guest {
     pub fn verify(&self, addr: u64, sector: u64, len: u32, seed: u64) -> Result<()> {
         for (index, part) in pattern(sector, len, seed).chunks(512).enumerate() {
             let found = self.read_memory(addr + 512 * index as u64, 512);
-            ensure!(found == part, "wrong data at sector {} (memory {addr:#x} + {} sectors)", sector + index as u64, index);
+            ensure!(
+                found == part,
+                "wrong data at sector {} (memory {addr:#x} + {} sectors)",
+                sector + index as u64,
+                index
+            );
         }
         Ok(())
     }
@@ -342,9 +414,15 @@ impl Guest {
     /// Demands that nothing outside the table of memory, and nothing read-only, was written.
     pub fn canaries(&self) -> Result<()> {
         let next = NEXT_OFFSET..NEXT_OFFSET + NEXT_SIZE as usize;
-        for at in (RAM_SIZE as usize..MAPPING).step_by(8).filter(|at| !next.contains(at)) {
+        for at in (RAM_SIZE as usize..MAPPING)
+            .step_by(8)
+            .filter(|at| !next.contains(at))
+        {
             let found = self.mapping.u64(at).load(Ordering::Relaxed);
-            ensure!(found == CANARY, "memory that is not the device's was written, at offset {at:#x}: {found:#x}");
+            ensure!(
+                found == CANARY,
+                "memory that is not the device's was written, at offset {at:#x}: {found:#x}"
+            );
         }
         Ok(())
     }
@@ -365,14 +443,31 @@ impl Guest {
         let queue = &mut self.queues[index];
         let until = Instant::now() + PATIENCE;
         while queue.state() == 0 {
-            ensure!(Instant::now() < until, "the queue is not broken after {PATIENCE:?}; wanted {}", wanted.name());
+            ensure!(
+                Instant::now() < until,
+                "the queue is not broken after {PATIENCE:?}; wanted {}",
+                wanted.name()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         let name = |reason| Broken::from_u32(reason).map_or("unknown", Broken::name);
-        ensure!(queue.state() == wanted as u32, "broken for {} instead of {}", name(queue.state()), wanted.name());
-        ensure!(queue.interrupt(until)?, "no interrupt told of the broken queue");
+        ensure!(
+            queue.state() == wanted as u32,
+            "broken for {} instead of {}",
+            name(queue.state()),
+            wanted.name()
+        );
+        ensure!(
+            queue.interrupt(until)?,
+            "no interrupt told of the broken queue"
+        );
         let status = self.adapter.queue(index as u32).context("GET_QUEUE")?;
-        ensure!(status.broken == wanted as u32, "GET_QUEUE says {}, not {}", name(status.broken), wanted.name());
+        ensure!(
+            status.broken == wanted as u32,
+            "GET_QUEUE says {}, not {}",
+            name(status.broken),
+            wanted.name()
+        );
         Ok(())
     }
 }
@@ -380,14 +475,32 @@ impl Guest {
 fn transfer(opcode: u8, flags: u32, tag: u16, sector: u64, segments: &[(u64, u32)]) -> Submission {
     let mut inline = [Segment::ZERO; 3];
     for (slot, (addr, len)) in inline.iter_mut().zip(segments) {
-        *slot = Segment { addr: *addr, len: *len, flags };
+        *slot = Segment {
+            addr: *addr,
+            len: *len,
+            flags,
+        };
     }
-    Submission { opcode, flags: 0, tag, lun: 0, segments: segments.len() as u16, sector, inline }
+    Submission {
+        opcode,
+        flags: 0,
+        tag,
+        lun: 0,
+        segments: segments.len() as u16,
+        sector,
+        inline,
+    }
 }
 
 /// A READ of LUN 0 with inline segments.
 pub fn read(tag: u16, sector: u64, segments: &[(u64, u32)]) -> Submission {
-    transfer(opcode::READ, segment_flags::DEVICE_WRITES, tag, sector, segments)
+    transfer(
+        opcode::READ,
+        segment_flags::DEVICE_WRITES,
+        tag,
+        sector,
+        segments,
+    )
 }
 
 /// A WRITE to LUN 0 with inline segments.
@@ -401,15 +514,33 @@ pub fn flush(tag: u16) -> Submission {
 }
 
 /// The same request with its segments in a list at `addr`, which is written here.
-pub fn with_list(guest: &Guest, mut entry: Submission, addr: u64, segments: &[(u64, u32)]) -> Submission {
-    let flags = if entry.opcode == opcode::READ { segment_flags::DEVICE_WRITES } else { 0 };
+pub fn with_list(
+    guest: &Guest,
+    mut entry: Submission,
+    addr: u64,
+    segments: &[(u64, u32)],
+) -> Submission {
+    let flags = if entry.opcode == opcode::READ {
+        segment_flags::DEVICE_WRITES
+    } else {
+        0
+    };
     for (index, (data, len)) in segments.iter().enumerate() {
-        let bytes = Segment { addr: *data, len: *len, flags }.to_bytes();
+        let bytes = Segment {
+            addr: *data,
+            len: *len,
+            flags,
+        }
+        .to_bytes();
         for (at, byte) in bytes.iter().enumerate() {
             guest.write_memory(addr + (index * Segment::SIZE + at) as u64, &[*byte]);
         }
     }
-    let list = Segment { addr, len: (segments.len() * Segment::SIZE) as u32, flags: segment_flags::LIST };
+    let list = Segment {
+        addr,
+        len: (segments.len() * Segment::SIZE) as u32,
+        flags: segment_flags::LIST,
+    };
     entry.segments = segments.len() as u16;
     entry.inline = [list, Segment::ZERO, Segment::ZERO];
     entry
@@ -423,5 +554,7 @@ pub fn pattern(sector: u64, len: u32, seed: u64) -> Vec<u8> {
         x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ x >> 31
     };
-    (0..u64::from(len) / 8).flat_map(|word| mix(sector * 64 + word).to_le_bytes()).collect()
+    (0..u64::from(len) / 8)
+        .flat_map(|word| mix(sector * 64 + word).to_le_bytes())
+        .collect()
 }

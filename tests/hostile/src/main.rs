@@ -74,13 +74,28 @@ pub type Test = (&'static str, fn(&Env) -> Result<Outcome>);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let all = [rings::TESTS, memory::TESTS, requests::TESTS, callers::TESTS, legal::TESTS].concat();
+    let all = [
+        rings::TESTS,
+        memory::TESTS,
+        requests::TESTS,
+        callers::TESTS,
+        legal::TESTS,
+    ]
+    .concat();
     if arguments.list {
         all.iter().for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
     }
-    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
-    match run(&arguments, all.into_iter().filter(|(name, _)| wanted(name)).collect()) {
+    let wanted = |name: &str| {
+        arguments
+            .only
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()))
+    };
+    match run(
+        &arguments,
+        all.into_iter().filter(|(name, _)| wanted(name)).collect(),
+    ) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -92,8 +107,14 @@ fn main() -> ExitCode {
 
 /// Runs tests; how many failed.
 fn run(arguments: &Arguments, tests: Vec<Test>) -> Result<usize> {
-    ensure!(!tests.is_empty(), "no test has such a name; --list shows them");
-    let device = OpenOptions::new().read(true).write(true).open(&arguments.device);
+    ensure!(
+        !tests.is_empty(),
+        "no test has such a name; --list shows them"
+    );
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&arguments.device);
     let env = Arc::new(Env {
         device: device.with_context(|| arguments.device.display().to_string())?,
         device_path: arguments.device.clone(),
@@ -101,7 +122,10 @@ fn run(arguments: &Arguments, tests: Vec<Test>) -> Result<usize> {
     });
     let disk = Guest::simple(&env)?.lun;
     let (has, needs) = (disk.sectors, bystander::DISK_SECTORS);
-    ensure!(has >= needs, "the device has {has} sectors; the tests need {needs}");
+    ensure!(
+        has >= needs,
+        "the device has {has} sectors; the tests need {needs}"
+    );
 
     let mut bystander = Bystander::start(&env);
     bystander.is_unharmed()?;
@@ -110,7 +134,9 @@ fn run(arguments: &Arguments, tests: Vec<Test>) -> Result<usize> {
         let began = Instant::now();
         let result = one(&env, test).and_then(|outcome| {
             bystander.is_unharmed()?;
-            Guest::simple(&env).and_then(|mut fresh| fresh.works(0, 99)).context("a fresh guest does not work")?;
+            Guest::simple(&env)
+                .and_then(|mut fresh| fresh.works(0, 99))
+                .context("a fresh guest does not work")?;
             Ok(outcome)
         });
         let seconds = began.elapsed().as_secs_f64();
@@ -135,5 +161,7 @@ fn one(env: &Arc<Env>, test: fn(&Env) -> Result<Outcome>) -> Result<Outcome> {
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| test(&env)));
         let _ = send.send(result.unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked"))));
     });
-    receive.recv_timeout(TEST_LIMIT).with_context(|| format!("hangs: no end after {TEST_LIMIT:?}"))?
+    receive
+        .recv_timeout(TEST_LIMIT)
+        .with_context(|| format!("hangs: no end after {TEST_LIMIT:?}"))?
 }

@@ -29,7 +29,12 @@ impl Mapping {
     pub fn new(len: usize) -> Result<Self, Errno> {
         let file: OwnedFd = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC)?;
         nix::unistd::ftruncate(&file, len as i64)?;
-        Self::map(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd())
+        Self::map(
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+        )
     }
 
     /// Private memory with this protection, to be named in a memory table and not to be touched.
@@ -39,7 +44,12 @@ impl Mapping {
 
     /// Shared memory that is a file's.
     pub fn of_file(len: usize, file: &std::fs::File) -> Result<Self, Errno> {
-        Self::map(len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd())
+        Self::map(
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+        )
     }
 
     fn map(len: usize, protection: i32, flags: i32, fd: i32) -> Result<Self, Errno> {
@@ -49,7 +59,10 @@ impl Mapping {
             return Err(Errno::last());
         }
         // INVARIANT: the kernel has just mapped it.
-        Ok(Self { base: base.cast(), len })
+        Ok(Self {
+            base: base.cast(),
+            len,
+        })
     }
 
     /// Address of the first byte, for a memory table.
@@ -60,7 +73,10 @@ impl Mapping {
     /// A pointer to a `T` that lies aligned inside the mapping.
     fn pointer<T>(&self, offset: usize) -> *mut T {
         let size = size_of::<T>();
-        assert!(offset % size == 0 && offset + size <= self.len, "offset {offset:#x} is outside the guest's memory");
+        assert!(
+            offset % size == 0 && offset + size <= self.len,
+            "offset {offset:#x} is outside the guest's memory"
+        );
         self.base.wrapping_add(offset).cast()
     }
 
@@ -95,7 +111,11 @@ impl Mapping {
 
     /// Copies bytes out of the memory. Offset and length are multiples of 8.
     pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
-        let word = |index| self.u64(offset + 8 * index).load(Ordering::Relaxed).to_ne_bytes();
+        let word = |index| {
+            self.u64(offset + 8 * index)
+                .load(Ordering::Relaxed)
+                .to_ne_bytes()
+        };
         (0..len / 8).flat_map(word).collect()
     }
 }
@@ -110,7 +130,10 @@ impl Drop for Mapping {
 /// Calls an ioctl whose argument is a structure of the size that its number tells.
 pub fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: &mut [u8]) -> Result<(), Errno> {
     let size = (request >> 16 & 0x3fff) as usize;
-    assert!(size <= argument.len(), "ioctl {request:#x} takes {size} bytes");
+    assert!(
+        size <= argument.len(),
+        "ioctl {request:#x} takes {size} bytes"
+    );
     // SAFETY: the kernel reads and writes at most `size` bytes at the pointer, which `argument` has.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request.into(), argument.as_mut_ptr()) };
     Errno::result(result).map(drop)
@@ -134,5 +157,6 @@ pub fn drop_ipc_lock() -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
     sets[0] &= !(1 << IPC_LOCK);
     // SAFETY: as above.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })
+        .map(drop)
 }

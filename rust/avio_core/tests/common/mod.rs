@@ -3,7 +3,9 @@
 //! A queue pair in plain memory, for tests of one thread.
 
 use avio_abi::ring::{control, Completion};
-use avio_core::ring::{CompletionReader, CompletionWriter, QueueMemory, RingSize, SubmissionReader, SubmissionWriter};
+use avio_core::ring::{
+    CompletionReader, CompletionWriter, QueueMemory, RingSize, SubmissionReader, SubmissionWriter,
+};
 use std::cell::{Cell, RefCell};
 
 /// Plain memory.
@@ -21,12 +23,23 @@ impl Plain {
             submissions: RefCell::new(vec![[0; 8]; size.entries() as usize]),
             completions: RefCell::new(vec![0; size.entries() as usize]),
         };
-        for word in [control::SQ_TAIL, control::CQ_HEAD, control::CQ_EVENT, control::SQ_HEAD, control::SQ_EVENT] {
+        for word in [
+            control::SQ_TAIL,
+            control::CQ_HEAD,
+            control::CQ_EVENT,
+            control::SQ_HEAD,
+            control::SQ_EVENT,
+        ] {
             memory.store_release(word, position);
         }
         for ago in 1..=size.entries() {
             let old = position.wrapping_sub(ago);
-            let entry = Completion { tag: 0, status: 0, bytes: 0 }.encode(size.phase(old));
+            let entry = Completion {
+                tag: 0,
+                status: 0,
+                bytes: 0,
+            }
+            .encode(size.phase(old));
             memory.store_completion(size.slot(old), entry);
         }
         memory
