@@ -54,6 +54,14 @@ def unpack(tarball, name):
     folder = CACHE / f"linux-{name.replace('/', '_')}"
     if folder.is_dir():
         return folder
+    with lock():
+        if not folder.is_dir():
+            extract(tarball, folder)
+    return folder
+
+
+def extract(tarball, folder):
+    """Unpack a tarball into a .partial folder and rename that when it is complete."""
     partial = folder.with_name(folder.name + ".partial")
     root.remove(partial)
     with Step(f"Unpacking {tarball.name}") as step:
@@ -64,7 +72,6 @@ def unpack(tarball, name):
     if not (partial / "rust" / "kernel").is_dir():
         raise Problem(f"{tarball} holds no kernel source with Rust")
     partial.rename(folder)
-    return folder
 
 
 def toolchain():
@@ -153,10 +160,11 @@ class Kernel:
 def ensure(flavour):
     """The finished kernel of a flavour; made first, with all it needs, if it is not there."""
     root.ensure()
-    with lock():
-        kernel = Kernel(flavour)
-        if not kernel.path.is_dir():
-            kernel.build()
+    kernel = Kernel(flavour)
+    if not kernel.path.is_dir():
+        with lock():
+            if not kernel.path.is_dir():
+                kernel.build()
     return kernel
 
 

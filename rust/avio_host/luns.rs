@@ -2,6 +2,7 @@
 
 //! The block devices behind an adapter.
 
+use crate::calls::Refusal;
 use avio_abi::ioctl::{AddLun, SetupError};
 use avio_abi::ring::{MAX_REQUEST_BYTES, MAX_SEGMENTS};
 use avio_abi::stor::{lun_flags, LunInfo};
@@ -19,13 +20,16 @@ pub(crate) struct Lun {
 
 impl Lun {
     /// The LUN that the caller asks for.
-    pub(crate) fn open(call: &AddLun) -> Result<Self, SetupError> {
+    pub(crate) fn open(call: &AddLun) -> Result<Self, Refusal> {
         if call.flags & !lun_flags::READ_ONLY != 0 || call.reserved != [0] {
-            return Err(SetupError::Reserved);
+            return Err(SetupError::Reserved.into());
         }
-        let file = BlockFile::from_fd(call.fd).map_err(|_| SetupError::NotBlockDevice)?;
+        let file = BlockFile::from_fd(call.fd).map_err(|error| match error {
+            ENOTBLK => SetupError::NotBlockDevice.into(),
+            no_such_descriptor => Refusal::from(no_such_descriptor),
+        })?;
         if !file.writable() && call.flags & lun_flags::READ_ONLY == 0 {
-            return Err(SetupError::DeviceReadOnly);
+            return Err(SetupError::DeviceReadOnly.into());
         }
         let device = file.info();
         let info = LunInfo {
@@ -42,7 +46,7 @@ impl Lun {
         if suitable {
             Ok(Self { file, info })
         } else {
-            Err(SetupError::DeviceUnsuitable)
+            Err(SetupError::DeviceUnsuitable.into())
         }
     }
 }
