@@ -4,10 +4,9 @@
 //! [`Backend`]. vCPU threads run it; the guest is not trusted.
 
 use avio_abi::ioctl::SetupError;
-use avio_abi::pci::{command, queue, reg, state, MAGIC};
+use avio_abi::pci::{command, queue, reg, state, BAR_SIZE, MAGIC};
 use avio_abi::stor::LunInfo;
-
-const LUN_INFO_SIZE: usize = 128;
+use avio_abi::wire::Wire;
 
 /// What the guest's driver set for a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -232,7 +231,8 @@ const DRIVER_FEATURES_HIGH: u64 = reg::DRIVER_FEATURES + 4;
 const SUBMISSIONS_HIGH: u64 = queue::SUBMISSIONS + 4;
 const COMPLETIONS_HIGH: u64 = queue::COMPLETIONS + 4;
 const CONTROL_HIGH: u64 = queue::CONTROL + 4;
-const _: () = assert!(avio_abi::MAX_LUNS as usize * LUN_INFO_SIZE <= 0x8000);
+const _: () =
+    assert!(reg::LUN_INFO + avio_abi::MAX_LUNS as u64 * <LunInfo as Wire>::SIZE as u64 <= BAR_SIZE);
 
 fn low(value: u64) -> u32 {
     value as u32
