@@ -2,7 +2,6 @@
 
 //! The block devices behind an adapter.
 
-use crate::calls::Refusal;
 use avio_abi::ioctl::{AddLun, SetupError};
 use avio_abi::ring::{MAX_REQUEST_BYTES, MAX_SEGMENTS};
 use avio_abi::stor::{lun_flags, LunInfo};
@@ -20,16 +19,13 @@ pub(crate) struct Lun {
 
 impl Lun {
     /// The LUN that the caller asks for.
-    pub(crate) fn open(call: &AddLun) -> Result<Self, Refusal> {
+    pub(crate) fn open(call: &AddLun) -> Result<Self, SetupError> {
         if call.flags & !lun_flags::READ_ONLY != 0 || call.reserved != [0] {
-            return Err(SetupError::Reserved.into());
+            return Err(SetupError::Reserved);
         }
-        let file = BlockFile::from_fd(call.fd).map_err(|error| match error {
-            ENOTBLK => SetupError::NotBlockDevice.into(),
-            no_such_descriptor => Refusal::from(no_such_descriptor),
-        })?;
+        let file = BlockFile::from_fd(call.fd).map_err(|_| SetupError::NotBlockDevice)?;
         if !file.writable() && call.flags & lun_flags::READ_ONLY == 0 {
-            return Err(SetupError::DeviceReadOnly.into());
+            return Err(SetupError::DeviceReadOnly);
         }
         let device = file.info();
         let info = LunInfo {
@@ -46,7 +42,7 @@ impl Lun {
         if suitable {
             Ok(Self { file, info })
         } else {
-            Err(SetupError::DeviceUnsuitable.into())
+            Err(SetupError::DeviceUnsuitable)
         }
     }
 }
