@@ -9,7 +9,7 @@
 use crate::wire::wire_struct;
 
 const fn ioc(dir: u32, nr: u32, size: u32) -> u32 {
-    dir << 30 | size << 16 | (TYPE as u32) << 8 | nr
+    (dir << 30) | (size << 16) | ((TYPE as u32) << 8) | nr
 }
 const fn write(nr: u32, size: u32) -> u32 {
     ioc(1, nr, size)

@@ -112,7 +112,7 @@ impl Completion {
     #[inline]
     pub const fn encode(self, phase: bool) -> u64 {
         let mark = if phase { PHASE } else { 0 };
-        self.tag as u64 | (self.status as u64) << 16 | mark | (self.bytes as u64) << 32
+        self.tag as u64 | ((self.status as u64) << 16) | mark | ((self.bytes as u64) << 32)
     }
 
     /// The entry and its phase mark.
