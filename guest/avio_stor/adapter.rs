@@ -39,25 +39,54 @@ impl<'bound> Adapter<'bound> {
         let features = handshake(device, &registers)?;
         let size = ring_size(device, &registers)?;
 
-        let most_queues = if most_queues == 0 { MAX_QUEUES } else { most_queues.min(MAX_QUEUES) };
+        let most_queues = if most_queues == 0 {
+            MAX_QUEUES
+        } else {
+            most_queues.min(MAX_QUEUES)
+        };
         let wanted = queue_count(most_queues.min(registers.read(reg::MAX_QUEUES)).max(1));
-        let vectors = Vectors::new(device, FIRST_QUEUE_VECTOR, wanted)
-            .inspect_err(|_| dev_err!(device, "needs two MSI-X vectors at least, one of them for a queue\n"))?;
+        let vectors = Vectors::new(device, FIRST_QUEUE_VECTOR, wanted).inspect_err(|_| {
+            dev_err!(
+                device,
+                "needs two MSI-X vectors at least, one of them for a queue\n"
+            )
+        })?;
 
         let mut queues = KVec::new();
         for index in 0..vectors.spread().min(wanted) {
             let lists = features & features::SEGMENT_LIST != 0;
-            let queue = Queue::new(index, size, lists, device.as_ref().into(), registers.clone())?;
+            let queue = Queue::new(
+                index,
+                size,
+                lists,
+                device.as_ref().into(),
+                registers.clone(),
+            )?;
             queues.push(queue, GFP_KERNEL)?;
         }
         let interrupts = Interrupts::new(vectors, "avio_stor", &queues)?;
         let running = Running::start(device, registers.clone(), features, size, &queues)?;
-        dev_info!(device, "queue pairs: {}, of {} entries each\n", queues.len(), size.entries());
+        dev_info!(
+            device,
+            "queue pairs: {}, of {} entries each\n",
+            queues.len(),
+            size.entries()
+        );
 
-        let tags = TagSet::new(queues, size.entries(), device.as_ref().into(), FIRST_QUEUE_VECTOR);
+        let tags = TagSet::new(
+            queues,
+            size.entries(),
+            device.as_ref().into(),
+            FIRST_QUEUE_VECTOR,
+        );
         let tags = Arc::pin_init(tags, GFP_KERNEL)?;
         let disks = lun::add_disks(device, &registers, &tags, features)?;
-        Ok(Self { _disks: disks, _running: running, _interrupts: interrupts, _tags: tags })
+        Ok(Self {
+            _disks: disks,
+            _running: running,
+            _interrupts: interrupts,
+            _tags: tags,
+        })
     }
 }
 
@@ -65,17 +94,26 @@ impl<'bound> Adapter<'bound> {
 fn handshake(device: &pci::Device<Bound>, registers: &Registers) -> Result<u64> {
     let (magic, version) = (registers.read(reg::MAGIC), registers.read(reg::VERSION));
     if magic != MAGIC {
-        dev_err!(device, "not an AVIO adapter: its magic number is {magic:#x}, should be {MAGIC:#x}\n");
+        dev_err!(
+            device,
+            "not an AVIO adapter: its magic number is {magic:#x}, should be {MAGIC:#x}\n"
+        );
         return Err(ENODEV);
     }
     if version == 0 {
-        dev_err!(device, "the adapter speaks version 0 of the interface, should be 1 or newer\n");
+        dev_err!(
+            device,
+            "the adapter speaks version 0 of the interface, should be 1 or newer\n"
+        );
         return Err(ENODEV);
     }
     registers.write(reg::COMMAND, command::RESET);
     let state = registers.read(reg::STATE);
     if state != state::STOPPED {
-        dev_err!(device, "the adapter is in state {state} after a reset, should be stopped\n");
+        dev_err!(
+            device,
+            "the adapter is in state {state} after a reset, should be stopped\n"
+        );
         return Err(EIO);
     }
     registers.write(reg::DRIVER_VERSION, version.min(ABI_VERSION));
@@ -87,7 +125,10 @@ fn ring_size(device: &pci::Device<Bound>, registers: &Registers) -> Result<RingS
     let most = registers.read(reg::MAX_QUEUE_SIZE);
     let entries = RING_ENTRIES.min(most.checked_ilog2().map_or(0, |log| 1 << log));
     RingSize::new(entries).ok_or(ENODEV).inspect_err(|_| {
-        dev_err!(device, "the adapter takes rings of at most {most} entries, should be 2 or more\n");
+        dev_err!(
+            device,
+            "the adapter takes rings of at most {most} entries, should be 2 or more\n"
+        );
     })
 }
 
@@ -120,7 +161,10 @@ impl Running {
         }
         let (error, index) = (registers.read(reg::ERROR), registers.read(reg::ERROR_INDEX));
         let text = SetupError::from_u32(error).map_or("for an unknown reason", SetupError::text);
-        dev_err!(device, "the adapter did not start (error {error}, queue {index}): {text}\n");
+        dev_err!(
+            device,
+            "the adapter did not start (error {error}, queue {index}): {text}\n"
+        );
         Err(EIO)
     }
 }

@@ -34,7 +34,11 @@ impl Lists {
 
     /// Writes a request's segments into the list of its tag; where the list is and how many segments it has. Fails if
     /// they are too many.
-    pub(crate) fn fill(&self, tag: u32, mut segments: impl Iterator<Item = Segment>) -> Result<(u64, u16)> {
+    pub(crate) fn fill(
+        &self,
+        tag: u32,
+        mut segments: impl Iterator<Item = Segment>,
+    ) -> Result<(u64, u16)> {
         let tag = tag as usize;
         let page = self.0.get(tag / LISTS_PER_PAGE).ok_or(EIO)?;
         let offset = tag % LISTS_PER_PAGE * LIST_BYTES;

@@ -52,7 +52,8 @@ fn read(registers: &Registers, lun: u16) -> Result<Option<LunInfo>> {
             return Ok(None);
         }
         let mut bytes = [0; LunInfo::SIZE];
-        for (index, word) in (0..LunInfo::SIZE as u64).zip(bytes.chunks_exact_mut(size_of::<u32>())) {
+        for (index, word) in (0..LunInfo::SIZE as u64).zip(bytes.chunks_exact_mut(size_of::<u32>()))
+        {
             let offset = start.wrapping_add(index.wrapping_mul(size_of::<u32>() as u64));
             word.copy_from_slice(&registers.read(offset).to_le_bytes());
         }
@@ -73,25 +74,47 @@ fn add(
     let limits = limits(info, features)?;
     let mut serial = [0; 41];
     for (to, from) in serial.iter_mut().zip(info.serial) {
-        *to = if from == 0 || from.is_ascii_graphic() { from } else { b' ' };
+        *to = if from == 0 || from.is_ascii_graphic() {
+            from
+        } else {
+            b' '
+        };
     }
     let index = DiskIndex::new()?;
     let name = name(index.get());
-    let disk = Disk::add(tags.clone(), device.as_ref(), lun, index, &name, serial, &limits)?;
+    let disk = Disk::add(
+        tags.clone(),
+        device.as_ref(),
+        lun,
+        index,
+        &name,
+        serial,
+        &limits,
+    )?;
     let text = CStr::from_bytes_until_nul(&name).unwrap_or(c"avio");
     let rights = if limits.read_only { ", read-only" } else { "" };
-    dev_info!(device, "{text}: LUN {lun}, {} sectors of {SECTOR_SIZE} bytes{rights}\n", limits.sectors);
+    dev_info!(
+        device,
+        "{text}: LUN {lun}, {} sectors of {SECTOR_SIZE} bytes{rights}\n",
+        limits.sectors
+    );
     Ok(disk)
 }
 
 /// What the block layer is to know of a LUN. Fails if the description makes no sense.
 fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
     let flag = |bit: u32| info.flags & bit != 0;
-    let block =
-        |bytes: u32| bytes.is_power_of_two() && u64::from(bytes) >= SECTOR_SIZE && u64::from(bytes) <= PAGE_SIZE;
+    let block = |bytes: u32| {
+        bytes.is_power_of_two() && u64::from(bytes) >= SECTOR_SIZE && u64::from(bytes) <= PAGE_SIZE
+    };
     let lists = offered & features::SEGMENT_LIST != 0;
-    let room = if lists { LIST_SEGMENTS } else { INLINE_SEGMENTS };
-    let max_segments = u16::try_from(room)?.min(u16::try_from(info.max_segments).unwrap_or(u16::MAX));
+    let room = if lists {
+        LIST_SEGMENTS
+    } else {
+        INLINE_SEGMENTS
+    };
+    let max_segments =
+        u16::try_from(room)?.min(u16::try_from(info.max_segments).unwrap_or(u16::MAX));
     let read_only = flag(lun_flags::READ_ONLY);
     // A device that takes no writes has none to flush, and refuses to.
     let write_cache = flag(lun_flags::WRITE_CACHE) && offered & features::FLUSH != 0 && !read_only;

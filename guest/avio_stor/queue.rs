@@ -11,7 +11,9 @@
 
 use crate::lists::Lists;
 use crate::registers::Registers;
-use avio_abi::ring::{control, segment_flags, Broken, Completion, Segment, Submission, INLINE_SEGMENTS};
+use avio_abi::ring::{
+    control, segment_flags, Broken, Completion, Segment, Submission, INLINE_SEGMENTS,
+};
 use avio_abi::stor::{flags, opcode, Status};
 use avio_abi::wire::Wire;
 use avio_core::ring::{CompletionReader, QueueMemory, RingSize, SubmissionWriter};
@@ -56,7 +58,11 @@ impl Queue {
         device: ARef<device::Device>,
         registers: Arc<Registers>,
     ) -> Result<Arc<Self>> {
-        let lists = if with_lists { size.entries() as usize } else { 0 };
+        let lists = if with_lists {
+            size.entries() as usize
+        } else {
+            0
+        };
         Arc::pin_init(
             try_pin_init!(Self {
                 index,
@@ -93,17 +99,31 @@ impl Queue {
             Command::Other => return Err(EOPNOTSUPP),
         };
         let tag = u16::try_from(request.tag())?;
-        let mut entry = Submission { opcode, flags, tag, lun: request.disk(), ..Submission::ZERO };
+        let mut entry = Submission {
+            opcode,
+            flags,
+            tag,
+            lun: request.disk(),
+            ..Submission::ZERO
+        };
         if opcode == opcode::FLUSH {
             return Ok(entry);
         }
         entry.sector = request.sector();
-        let mut segments = request.runs().map(|Run { addr, len }| Segment { addr, len, flags: direction });
+        let mut segments = request.runs().map(|Run { addr, len }| Segment {
+            addr,
+            len,
+            flags: direction,
+        });
         if request.max_runs() > INLINE_SEGMENTS {
             let (addr, count) = self.lists.fill(request.tag(), segments)?;
             let len = u32::from(count).wrapping_mul(Segment::SIZE as u32);
             let [first, ..] = &mut entry.inline;
-            *first = Segment { addr, len, flags: segment_flags::LIST };
+            *first = Segment {
+                addr,
+                len,
+                flags: segment_flags::LIST,
+            };
             entry.segments = count;
             return Ok(entry);
         }
@@ -135,7 +155,10 @@ impl Queue {
         let Some(request) = self.in_flight.take(completion.tag.into()) else {
             if self.reported_stray.xchg(1, Relaxed) == 0 {
                 let (index, tag) = (self.index, completion.tag);
-                dev_err!(self.device, "queue {index}: a completion for tag {tag}, which is not in flight\n");
+                dev_err!(
+                    self.device,
+                    "queue {index}: a completion for tag {tag}, which is not in flight\n"
+                );
             }
             return;
         };
@@ -161,7 +184,10 @@ impl Queue {
         if self.reported_broken.xchg(1, Relaxed) == 0 {
             let name = Broken::from_u32(reason).map_or("unknown", Broken::name);
             let index = self.index;
-            dev_err!(self.device, "queue {index}: stopped by the device, reason {reason} ({name}); its I/O fails\n");
+            dev_err!(
+                self.device,
+                "queue {index}: stopped by the device, reason {reason} ({name}); its I/O fails\n"
+            );
         }
         true
     }
@@ -202,7 +228,10 @@ impl HwQueue for Queue {
         }
         if self.reported_slow.xchg(1, Relaxed) == 0 {
             let index = self.index;
-            dev_warn!(self.device, "queue {index}: the request with tag {tag} takes long; waiting on\n");
+            dev_warn!(
+                self.device,
+                "queue {index}: the request with tag {tag} takes long; waiting on\n"
+            );
         }
         Timeout::Wait
     }

@@ -23,7 +23,9 @@ impl Registers {
 
     /// Reads a register.
     pub(crate) fn read(&self, offset: u64) -> u32 {
-        self.0.try_access_with(|bar| bar.try_read32(offset as usize).unwrap_or(u32::MAX)).unwrap_or(u32::MAX)
+        self.0
+            .try_access_with(|bar| bar.try_read32(offset as usize).unwrap_or(u32::MAX))
+            .unwrap_or(u32::MAX)
     }
 
     /// Reads a pair of registers, low half first.
@@ -33,7 +35,8 @@ impl Registers {
 
     /// Writes a register.
     pub(crate) fn write(&self, offset: u64, value: u32) {
-        self.0.try_access_with(|bar| bar.try_write32(value, offset as usize));
+        self.0
+            .try_access_with(|bar| bar.try_write32(value, offset as usize));
     }
 
     /// Writes a pair of registers, low half first.
@@ -44,6 +47,9 @@ impl Registers {
 
     /// Rings the doorbell of a queue.
     pub(crate) fn ring(&self, queue: u32) {
-        self.write(reg::DOORBELLS.wrapping_add(reg::DOORBELL_STRIDE.wrapping_mul(queue.into())), 0);
+        self.write(
+            reg::DOORBELLS.wrapping_add(reg::DOORBELL_STRIDE.wrapping_mul(queue.into())),
+            0,
+        );
     }
 }

@@ -17,7 +17,9 @@ use kernel::sync::barrier;
 const SUBMISSION_WORDS: usize = SUBMISSION_SIZE / size_of::<u64>();
 const CONTROL_WORDS: usize = CONTROL_SIZE / size_of::<u32>();
 
-const _: () = assert!(SUBMISSION_WORDS == 8 && COMPLETION_SIZE == size_of::<u64>() && CONTROL_WORDS.is_power_of_two());
+const _: () = assert!(
+    SUBMISSION_WORDS == 8 && COMPLETION_SIZE == size_of::<u64>() && CONTROL_WORDS.is_power_of_two()
+);
 
 /// Two rings and a control block somewhere in memory that this kernel has mapped.
 ///
@@ -56,7 +58,12 @@ impl RawQueue {
         size: RingSize,
     ) -> Self {
         // INVARIANT: By the safety requirements of this function.
-        Self { submissions, completions, control, size }
+        Self {
+            submissions,
+            completions,
+            control,
+            size,
+        }
     }
 
     /// Number of entries in each ring.

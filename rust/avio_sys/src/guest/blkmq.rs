@@ -127,7 +127,11 @@ impl<Q: HwQueue> TagSet<Q> {
     /// # Safety
     ///
     /// Only for the block layer, as the operation of this name.
-    unsafe extern "C" fn init_hctx(hctx: *mut avio_bindings::blk_mq_hw_ctx, data: *mut c_void, index: c_uint) -> c_int {
+    unsafe extern "C" fn init_hctx(
+        hctx: *mut avio_bindings::blk_mq_hw_ctx,
+        data: *mut c_void,
+        index: c_uint,
+    ) -> c_int {
         // SAFETY: By the type invariant the driver data of our tag sets points to the `TagSet`.
         let this = unsafe { &*data.cast::<Self>() };
         let Some(queue) = this.queues.get(index as usize) else {
@@ -146,7 +150,9 @@ impl<Q: HwQueue> TagSet<Q> {
         // before `set` are used, which are initialised. The device reference is a transparent wrapper of the C one.
         unsafe {
             let this = (*set).driver_data.cast::<Self>();
-            let device = from_ref::<device::Device>(&(*this).device).cast_mut().cast();
+            let device = from_ref::<device::Device>(&(*this).device)
+                .cast_mut()
+                .cast();
             avio_bindings::blk_mq_map_hw_queues(&mut (*set).map[0], device, (*this).first_vector);
         }
     }
@@ -178,7 +184,9 @@ impl<Q: HwQueue> TagSet<Q> {
     /// # Safety
     ///
     /// Only for the block layer, as the operation of this name.
-    unsafe extern "C" fn timeout(rq: *mut avio_bindings::request) -> avio_bindings::blk_eh_timer_return {
+    unsafe extern "C" fn timeout(
+        rq: *mut avio_bindings::request,
+    ) -> avio_bindings::blk_eh_timer_return {
         // SAFETY: The block layer passes a started request, which has a live context and a tag, and keeps it so for
         // the time of the call.
         let (queue, tag) = unsafe { (Self::queue((*rq).mq_hctx), (*rq).tag as u32) };

@@ -79,8 +79,12 @@ impl Limits {
         c.seg_boundary_mask = usize::MAX;
         c.dma_alignment = self.segment_align.wrapping_sub(1);
         // SAFETY: These return constants.
-        let (write_cache, fua) =
-            unsafe { (avio_bindings::avio_blk_feat_write_cache(), avio_bindings::avio_blk_feat_fua()) };
+        let (write_cache, fua) = unsafe {
+            (
+                avio_bindings::avio_blk_feat_write_cache(),
+                avio_bindings::avio_blk_feat_fua(),
+            )
+        };
         let feature = |on, bit| if on { bit } else { 0 };
         c.features = feature(self.write_cache, write_cache)
             | feature(self.fua, fua)
@@ -141,7 +145,11 @@ impl<Q: HwQueue> Disk<Q> {
             avio_bindings::set_capacity(disk, limits.sectors);
             avio_bindings::set_disk_ro(disk, limits.read_only);
             let parent = core::ptr::from_ref(parent).cast_mut().cast();
-            to_result(avio_bindings::device_add_disk(parent, disk, avio_bindings::avio_disk_attributes()))
+            to_result(avio_bindings::device_add_disk(
+                parent,
+                disk,
+                avio_bindings::avio_disk_attributes(),
+            ))
         };
         if let Err(error) = added {
             // SAFETY: The disk was not added, and this is its only reference.
@@ -149,16 +157,30 @@ impl<Q: HwQueue> Disk<Q> {
             return Err(error);
         }
         // INVARIANT: Just added.
-        Ok(Self { gendisk, _serial: serial, _index: index, _set: set })
+        Ok(Self {
+            gendisk,
+            _serial: serial,
+            _index: index,
+            _set: set,
+        })
     }
 
-    fn alloc(set: &TagSet<Q>, number: u16, limits: &Limits) -> Result<NonNull<avio_bindings::gendisk>> {
+    fn alloc(
+        set: &TagSet<Q>,
+        number: u16,
+        limits: &Limits,
+    ) -> Result<NonNull<avio_bindings::gendisk>> {
         let mut c = limits.to_c();
         let data = null_mut::<u8>().wrapping_add(number.into()).cast();
         // SAFETY: The tag set is initialised and kept by the disk. The queue data is a number in a pointer's clothes,
         // which only `Request::disk` reads.
         let disk = from_err_ptr(unsafe {
-            avio_bindings::__blk_mq_alloc_disk(set.as_raw(), &mut c, data, static_lock_class!().as_ptr())
+            avio_bindings::__blk_mq_alloc_disk(
+                set.as_raw(),
+                &mut c,
+                data,
+                static_lock_class!().as_ptr(),
+            )
         })?;
         NonNull::new(disk).ok_or(ENOMEM)
     }

@@ -51,7 +51,11 @@ impl<'a> Vectors<'a> {
         };
         to_result(count)?;
         // INVARIANT: Just allocated. Not negative, as it is no error.
-        Ok(Self { device, first, count: count as u32 })
+        Ok(Self {
+            device,
+            first,
+            count: count as u32,
+        })
     }
 
     /// How many spread vectors there are.
@@ -81,12 +85,18 @@ impl<'a, H: Handler> Interrupts<'a, H> {
         let mut registered = KVec::with_capacity(handlers.len(), GFP_KERNEL)?;
         for (index, handler) in (0..vectors.spread()).zip(handlers) {
             let name = CString::try_from_fmt(fmt!("{name}-q{index}"))?;
-            registered.push(Registered::new(&vectors, index, name, handler.clone())?, GFP_KERNEL)?;
+            registered.push(
+                Registered::new(&vectors, index, name, handler.clone())?,
+                GFP_KERNEL,
+            )?;
         }
         if registered.len() != handlers.len() {
             return Err(ENOSPC);
         }
-        Ok(Self { _handlers: registered, _vectors: vectors })
+        Ok(Self {
+            _handlers: registered,
+            _vectors: vectors,
+        })
     }
 }
 
@@ -105,7 +115,12 @@ struct Registered<H: Handler> {
 impl<H: Handler> Registered<H> {
     fn new(vectors: &Vectors<'_>, index: u32, name: CString, handler: Arc<H>) -> Result<Self> {
         // SAFETY: The device is bound; any index may be asked for.
-        let irq = unsafe { avio_bindings::pci_irq_vector(as_raw(vectors.device), vectors.first.saturating_add(index)) };
+        let irq = unsafe {
+            avio_bindings::pci_irq_vector(
+                as_raw(vectors.device),
+                vectors.first.saturating_add(index),
+            )
+        };
         to_result(irq)?;
         let irq = irq as u32;
         // SAFETY: The interrupt is one of the device's. The cookie is what the callback expects, and it and the name
@@ -120,7 +135,11 @@ impl<H: Handler> Registered<H> {
             )
         })?;
         // INVARIANT: Just set.
-        Ok(Self { irq, handler, _name: name })
+        Ok(Self {
+            irq,
+            handler,
+            _name: name,
+        })
     }
 
     /// # Safety

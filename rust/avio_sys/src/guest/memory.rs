@@ -73,7 +73,8 @@ pub struct SharedQueue {
 }
 
 const SUBMISSIONS: usize = CONTROL_SIZE;
-const _: () = assert!(SUBMISSIONS as u64 % RING_ALIGN == 0 && SUBMISSION_SIZE as u64 % RING_ALIGN == 0);
+const _: () =
+    assert!(SUBMISSIONS as u64 % RING_ALIGN == 0 && SUBMISSION_SIZE as u64 % RING_ALIGN == 0);
 
 /// Guest-physical addresses of a queue pair's parts.
 #[derive(Clone, Copy)]
@@ -89,13 +90,20 @@ pub struct QueueAddresses {
 impl SharedQueue {
     /// Allocates a queue pair, as the device expects it before START: all zeroes.
     pub fn new(size: RingSize) -> Result<Self> {
-        let memory = SharedMemory::new(Self::completions_at(size) + size.entries() as usize * COMPLETION_SIZE)?;
+        let memory = SharedMemory::new(
+            Self::completions_at(size) + size.entries() as usize * COMPLETION_SIZE,
+        )?;
         let base = memory.ptr.cast::<u8>();
         // SAFETY: The three parts lie behind each other in `memory`, at multiples of `RING_ALIGN`. The result owns
         // the memory beside the `RawQueue`, hands out only references to the latter, and touches the memory in no
         // other way.
         let raw = unsafe {
-            RawQueue::new(base.add(SUBMISSIONS).cast(), base.add(Self::completions_at(size)).cast(), base.cast(), size)
+            RawQueue::new(
+                base.add(SUBMISSIONS).cast(),
+                base.add(Self::completions_at(size)).cast(),
+                base.cast(),
+                size,
+            )
         };
         Ok(Self { raw, memory })
     }

@@ -69,7 +69,10 @@ impl Request {
             let prepared = 1 << avio_bindings::rqf_flags___RQF_DONTPREP;
             if (*ptr).rq_flags & prepared == 0 {
                 (*ptr).rq_flags |= prepared;
-                private(ptr).write(Private { status: 0, retries: 0 });
+                private(ptr).write(Private {
+                    status: 0,
+                    retries: 0,
+                });
             }
             avio_bindings::blk_mq_start_request(ptr);
         }
@@ -103,9 +106,9 @@ impl Request {
         let flags = unsafe { (*self.0.as_ptr()).cmd_flags };
         match flags & ((1 << avio_bindings::REQ_OP_BITS) - 1) {
             avio_bindings::req_op_REQ_OP_READ => Command::Read,
-            avio_bindings::req_op_REQ_OP_WRITE => {
-                Command::Write { fua: flags & 1 << avio_bindings::req_flag_bits___REQ_FUA != 0 }
-            }
+            avio_bindings::req_op_REQ_OP_WRITE => Command::Write {
+                fua: flags & 1 << avio_bindings::req_flag_bits___REQ_FUA != 0,
+            },
             avio_bindings::req_op_REQ_OP_FLUSH => Command::Flush,
             _ => Command::Other,
         }
@@ -138,9 +141,21 @@ impl Request {
         // SAFETY: By the type invariant the request is valid, and so are the bios that it consists of.
         let (bio, iter) = unsafe {
             let bio = (*self.0.as_ptr()).bio;
-            (bio, if bio.is_null() { Default::default() } else { (*bio).bi_iter })
+            (
+                bio,
+                if bio.is_null() {
+                    Default::default()
+                } else {
+                    (*bio).bi_iter
+                },
+            )
         };
-        Runs { bio, iter, ahead: None, _request: PhantomData }
+        Runs {
+            bio,
+            iter,
+            ahead: None,
+            _request: PhantomData,
+        }
     }
 
     /// Ends it here and now.
@@ -239,8 +254,14 @@ impl Runs<'_> {
     fn piece(&mut self) -> Option<Run> {
         let mut run = Run { addr: 0, len: 0 };
         // SAFETY: The position is one in the data of a request, which is borrowed.
-        let found =
-            unsafe { avio_bindings::avio_rq_next_run(&mut self.bio, &mut self.iter, &mut run.addr, &mut run.len) };
+        let found = unsafe {
+            avio_bindings::avio_rq_next_run(
+                &mut self.bio,
+                &mut self.iter,
+                &mut run.addr,
+                &mut run.len,
+            )
+        };
         found.then_some(run)
     }
 }
