@@ -40,9 +40,12 @@ impl From<SetupError> for Refusal {
     }
 }
 
-/// For calls whose argument has no place for a [`SetupError`].
+/// For what has no [`SetupError`] of its own.
 impl From<Error> for Refusal {
     fn from(errno: Error) -> Self {
+        if errno == ENOMEM {
+            return SetupError::NoMemory.into();
+        }
         Self {
             errno,
             error: 0,
@@ -82,13 +85,18 @@ fn errno(error: SetupError) -> Error {
 
 /// An argument, and where in it the reason of a refusal goes.
 pub(crate) trait Argument: Wire {
+    /// Whether there is an answer: else the argument may be constant.
+    const ANSWERS: bool = true;
+
     /// Notes why the call is refused; both are zero on success.
     fn report(&mut self, _error: u32, _index: u32) {}
 }
 
 impl Argument for Info {}
 impl Argument for QueueStatus {}
-impl Argument for RemoveLun {}
+impl Argument for RemoveLun {
+    const ANSWERS: bool = false;
+}
 
 impl Argument for SetFeatures {
     fn report(&mut self, error: u32, _index: u32) {
@@ -129,6 +137,12 @@ pub(crate) fn call<T: Argument>(
     let bytes = buffer.get_mut(..T::SIZE).ok_or(EINVAL)?;
     let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), T::SIZE).reader_writer();
     reader.read_slice(bytes)?;
+    if T::ANSWERS {
+        // An answer that cannot be given is found out before anything is done.
+        UserSlice::new(UserPtr::from_addr(arg), T::SIZE)
+            .writer()
+            .write_slice(bytes)?;
+    }
     let (mut value, _) = T::take(bytes).ok_or(EINVAL)?;
     let result = match f(&mut value) {
         Ok(()) => {
@@ -140,7 +154,9 @@ pub(crate) fn call<T: Argument>(
             Err(refusal.errno)
         }
     };
-    value.put(bytes).ok_or(EINVAL)?;
-    writer.write_slice(bytes)?;
+    if T::ANSWERS {
+        value.put(bytes).ok_or(EINVAL)?;
+        writer.write_slice(bytes)?;
+    }
     result
 }

@@ -27,6 +27,8 @@ impl Lun {
         if !file.writable() && call.flags & lun_flags::READ_ONLY == 0 {
             return Err(SetupError::DeviceReadOnly);
         }
+        file.forget_cache()
+            .map_err(|_| SetupError::DeviceUnsuitable)?;
         let device = file.info();
         let info = LunInfo {
             flags: device.flags | call.flags,

@@ -4,7 +4,8 @@
 //!
 //! One open file of `/dev/avio-stor` is one adapter. This file only wires.
 //!
-//! - [`adapter`]: what one open file is, and its calls.
+//! - [`adapter`]: what one open file is.
+//! - [`state`]: its settings and what runs of it: what the calls do.
 //! - [`calls`]: how a call's argument comes in and goes out.
 //! - [`luns`]: the block devices behind an adapter.
 //! - [`queue`]: a queue pair that runs, and how its worker serves it.
@@ -15,6 +16,7 @@ mod calls;
 mod counters;
 mod luns;
 mod queue;
+mod state;
 
 use adapter::Adapter;
 use avio_sys::host::DebugRoot;
@@ -39,7 +41,7 @@ struct AvioHost {
 impl kernel::InPlaceModule for AvioHost {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            debug: DebugRoot::install(c"avio_host")?,
+            debug: DebugRoot::new(c"avio_host"),
             device <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"avio-stor" }),
         })
     }

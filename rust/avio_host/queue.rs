@@ -121,9 +121,8 @@ impl Shared {
         }
     }
 
-    /// Stops serving the guest, which finds the reason in the control block.
-    fn break_queue(&self, reason: Broken) {
-        self.broken.store(reason as u32, Relaxed);
+    /// Tells the guest why the queue is broken. Nothing may be in flight: the guest takes its memory back.
+    fn tell_broken(&self, reason: Broken) {
         self.ring.store_release(control::STATE, reason as u32);
         self.call.signal();
     }
@@ -247,7 +246,9 @@ impl Serve for Queue {
             .plugged(|batch| reading.serve(shared, batch));
         reading.reader.publish_head(&*shared.ring);
         served.unwrap_or_else(|reason| {
-            shared.break_queue(reason);
+            shared.broken.store(reason as u32, Relaxed);
+            self.bios.drain();
+            shared.tell_broken(reason);
             More::No
         })
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "shim_host.h"
+#include <linux/debugfs.h>
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/highmem.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/vhost_task.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -12,7 +14,17 @@
 
 struct block_device *avio_file_bdev(struct file *file)
 {
-	return S_ISBLK(file_inode(file)->i_mode) ? file_bdev(file) : NULL;
+	if (!S_ISBLK(file_inode(file)->i_mode) || !(file->f_mode & FMODE_READ))
+		return NULL;
+	return file_bdev(file);
+}
+
+int avio_bdev_forget_cache(struct block_device *bdev)
+{
+	int error = sync_blockdev(bdev);
+
+	invalidate_bdev(bdev);
+	return error;
 }
 
 bool avio_file_writable(const struct file *file)
@@ -83,6 +95,9 @@ long avio_pin(u64 user_addr, u32 pages, bool write, u64 *frames)
 	long got, i;
 
 	BUILD_BUG_ON(sizeof(*list) != sizeof(*frames));
+	cond_resched();
+	if (fatal_signal_pending(current))
+		return -EINTR;
 	got = pin_user_pages_fast(user_addr, pages, FOLL_LONGTERM | (write ? FOLL_WRITE : 0), list);
 	for (i = 0; i < got; i++)
 		frames[i] = page_to_pfn(list[i]);
@@ -91,6 +106,7 @@ long avio_pin(u64 user_addr, u32 pages, bool write, u64 *frames)
 
 void avio_unpin(u64 frame, u64 pages, bool dirty)
 {
+	cond_resched();
 	unpin_user_page_range_dirty_lock(pfn_to_page(frame), pages, dirty);
 }
 
@@ -170,6 +186,53 @@ void avio_set_running(void)
 void avio_yield(void)
 {
 	cond_resched();
+}
+
+struct avio_debug {
+	struct dentry *dentry;
+	void (*show)(struct seq_file *m, void *arg);
+	void *arg;
+};
+
+static struct dentry *avio_debug_dir;
+
+static int avio_debug_show(struct seq_file *m, void *unused)
+{
+	struct avio_debug *file = m->private;
+
+	file->show(m, file->arg);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(avio_debug);
+
+void avio_debug_init(const char *name)
+{
+	avio_debug_dir = debugfs_create_dir(name, NULL);
+}
+
+void avio_debug_exit(void)
+{
+	debugfs_remove(avio_debug_dir);
+}
+
+void *avio_debug_create(const char *name, void (*show)(struct seq_file *m, void *arg), void *arg)
+{
+	struct avio_debug *file = kmalloc(sizeof(*file), GFP_KERNEL);
+
+	if (!file)
+		return NULL;
+	file->show = show;
+	file->arg = arg;
+	file->dentry = debugfs_create_file(name, 0400, avio_debug_dir, file, &avio_debug_fops);
+	return file;
+}
+
+void avio_debug_remove(void *shown)
+{
+	struct avio_debug *file = shown;
+
+	debugfs_remove(file->dentry);
+	kfree(file);
 }
 
 struct avio_kick {

@@ -7,9 +7,11 @@
 #include <linux/blkdev.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/seq_file.h>
 
 /* Block devices. */
 struct block_device *avio_file_bdev(struct file *file);
+int avio_bdev_forget_cache(struct block_device *bdev);
 bool avio_file_writable(const struct file *file);
 u64 avio_bdev_sectors(struct block_device *bdev);
 u32 avio_bdev_logical_block(struct block_device *bdev);
@@ -42,6 +44,12 @@ void avio_task_stop(void *task);
 void avio_task_wake(void *task);
 void avio_set_running(void);
 void avio_yield(void);
+
+/* What debugfs shows. */
+void avio_debug_init(const char *name);
+void avio_debug_exit(void);
+void *avio_debug_create(const char *name, void (*show)(struct seq_file *m, void *arg), void *arg);
+void avio_debug_remove(void *file);
 
 /* Being told of an eventfd's signals. */
 void *avio_kick_attach(struct file *eventfd, void (*fn)(void *arg), void *arg);

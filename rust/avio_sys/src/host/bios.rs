@@ -158,6 +158,12 @@ impl<O: BioOwner> Bios<O> {
         }
     }
 
+    /// Waits, while nobody can submit, until nothing is in flight. Sleeps.
+    pub fn drain(&self) {
+        let _submitter = self.submitter.lock();
+        self.in_flight.wait();
+    }
+
     /// Replaces guest memory, after all requests that use the old one have ended. Sleeps.
     pub fn set_memory(&self, memory: Arc<PinnedMemory>) {
         let mut submitter = self.submitter.lock();
@@ -272,7 +278,9 @@ impl<O: BioOwner> Flight<'_, O> {
                 self.slot.errno.store(EIO.to_errno(), Relaxed);
                 return;
             };
-            self.send_one(part, cut);
+            if !self.send_one(part, cut) {
+                return;
+            }
             from = from.saturating_add(part.len());
             if let Some(last) = part.last_mut().filter(|_| cut != 0) {
                 // What was cut off is the first piece of the next bio.
@@ -285,8 +293,9 @@ impl<O: BioOwner> Flight<'_, O> {
         }
     }
 
-    /// Submits one bio of these pieces, the last of them shortened by `cut` bytes.
-    fn send_one(&mut self, pieces: &[Piece], cut: u32) {
+    /// Submits one bio of these pieces, the last of them shortened by `cut` bytes; `false` if the block layer does not
+    /// take them, and the request has failed.
+    fn send_one(&mut self, pieces: &[Piece], cut: u32) -> bool {
         let place = ptr::from_ref(self.slot).cast_mut().cast();
         let vecs = u16::try_from(pieces.len()).unwrap_or(u16::MAX);
         // SAFETY: The device is open. `end_io` gets the place back, which outlives the bio, as does the `Bios` that it
@@ -314,7 +323,7 @@ impl<O: BioOwner> Flight<'_, O> {
                     (*bio).bi_status = bindings::errno_to_blk_status(EIO.to_errno());
                     bindings::bio_endio(bio);
                 }
-                return;
+                return false;
             }
             self.sector = self
                 .sector
@@ -322,6 +331,7 @@ impl<O: BioOwner> Flight<'_, O> {
         }
         // SAFETY: The bio is complete, and now belongs to the block layer.
         unsafe { bindings::submit_bio(bio) };
+        true
     }
 }
 

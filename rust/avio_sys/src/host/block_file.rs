@@ -27,7 +27,7 @@ impl BlockFile {
     ///
     /// # Errors
     ///
-    /// `EBADF` if there is no such descriptor, `ENOTBLK` if it is not a block device.
+    /// `EBADF` if there is no such descriptor, `ENOTBLK` if it is not a block device that is open for reading.
     pub fn from_fd(fd: i32) -> Result<Self> {
         let fd = u32::try_from(fd).map_err(|_| EBADF)?;
         // SAFETY: The function checks the descriptor; it has no other requirement.
@@ -54,6 +54,16 @@ impl BlockFile {
         }
     }
 
+    /// Writes the page cache of the device back and drops it: bios go past it.
+    ///
+    /// # Errors
+    ///
+    /// What the device answered.
+    pub fn forget_cache(&self) -> Result {
+        // SAFETY: By the type's invariant the device is open.
+        kernel::error::to_result(unsafe { bindings::avio_bdev_forget_cache(self.as_ptr()) })
+    }
+
     /// What the device is and can take, as far as the device itself says.
     pub fn info(&self) -> LunInfo {
         let bdev = self.as_ptr();
@@ -76,7 +86,8 @@ impl BlockFile {
                 physical_block: bindings::avio_bdev_physical_block(bdev),
                 segment_align: bindings::avio_bdev_dma_alignment(bdev)
                     .saturating_add(1)
-                    .max(512),
+                    .max(512)
+                    .max(bindings::avio_bdev_logical_block(bdev)),
                 ..LunInfo::default()
             }
         }

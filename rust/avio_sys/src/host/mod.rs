@@ -4,7 +4,7 @@
 
 mod bios;
 mod block_file;
-mod debug_root;
+mod debug_file;
 mod drain;
 mod eventfd;
 mod pinned;
@@ -13,7 +13,7 @@ mod worker;
 
 pub use bios::{Batch, BioOwner, Bios, Op};
 pub use block_file::BlockFile;
-pub use debug_root::DebugRoot;
+pub use debug_file::{DebugFile, DebugRoot, Show};
 pub use eventfd::{Call, Kick};
 pub use pinned::{PinError, PinnedMemory};
 pub use queue_map::MappedQueue;

@@ -85,14 +85,19 @@ impl Pins {
                 ENOMEM => SetupError::NoMemory,
                 _ => SetupError::RegionUnpinnable,
             })?;
-            for frame in buffer.iter().take(got) {
+            let mut frames = buffer.iter().take(got);
+            while let Some(frame) = frames.next() {
                 // INVARIANT: The page was just pinned.
-                self.push(Run {
+                let run = Run {
                     guest_page: page,
                     frame: *frame,
                     pages: 1,
                     writable,
-                })?;
+                };
+                if let Err(error) = self.push(run) {
+                    frames.for_each(|frame| unpin_one(*frame));
+                    return Err(error);
+                }
                 page = page.saturating_add(1);
                 addr = addr.saturating_add(PAGE_SIZE);
                 left = left.saturating_sub(1);
@@ -109,12 +114,19 @@ impl Pins {
         if self.0.last_mut().is_some_and(|last| last.merge(&run)) {
             return Ok(());
         }
-        self.0.push(run, GFP_KERNEL_ACCOUNT).map_err(|_| {
-            // SAFETY: The page was pinned and is in no run.
-            unsafe { bindings::avio_unpin(run.frame, run.pages, false) };
-            SetupError::NoMemory
-        })
+        self.0
+            .push(run, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)
+            .map_err(|_| {
+                unpin_one(run.frame);
+                SetupError::NoMemory
+            })
     }
+}
+
+/// Unpins a page that was pinned, not written, and is in no run.
+fn unpin_one(frame: u64) {
+    // SAFETY: Private to this file; called for pages that `Pins::add` has just pinned.
+    unsafe { bindings::avio_unpin(frame, 1, false) }
 }
 
 /// All guest memory of an adapter.

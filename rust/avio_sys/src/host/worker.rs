@@ -33,6 +33,8 @@ struct Inner<T> {
     /// A `struct vhost_task`. Written once, before the thread runs and before the kick is attached.
     task: *mut c_void,
     pending: Atomic<i32>,
+    /// Zero until [`Worker::go`].
+    going: Atomic<i32>,
     kicks: Atomic<u64>,
     serve: Arc<T>,
 }
@@ -53,16 +55,18 @@ unsafe impl<T: Serve> Send for Worker<T> {}
 unsafe impl<T: Serve> Sync for Worker<T> {}
 
 impl<T: Serve> Worker<T> {
-    /// Starts a thread in the calling process that serves whenever `kick` is signalled, and once at the start.
+    /// Starts a thread in the calling process that serves whenever `kick` is signalled, but not before
+    /// [`go`](Self::go).
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what kept the thread from being made.
+    /// `ENOMEM`, or what kept the thread from being made; `ERESTARTNOINTR` if a signal came in between.
     pub fn start(serve: Arc<T>, kick: &Kick, name: &CStr) -> Result<Self> {
         let inner = KBox::new(
             Inner {
                 task: ptr::null_mut(),
-                pending: Atomic::new(1),
+                pending: Atomic::new(0),
+                going: Atomic::new(0),
                 kicks: Atomic::new(0),
                 serve,
             },
@@ -102,6 +106,16 @@ impl<T: Serve> Worker<T> {
         }
     }
 
+    /// Lets the thread serve, and has it look at once.
+    pub fn go(&self) {
+        // SAFETY: By the type's invariant `inner` is alive; its atomics are touched, and its task, which runs.
+        unsafe {
+            (*self.inner).going.store(1, Release);
+            (*self.inner).pending.store(1, Release);
+            bindings::avio_task_wake((*self.inner).task);
+        }
+    }
+
     /// How often the eventfd was signalled.
     pub fn kicks(&self) -> u64 {
         // SAFETY: By the type's invariant `inner` is alive; only its atomics are touched.
@@ -128,13 +142,17 @@ impl<T: Serve> Drop for Worker<T> {
 /// `arg` is an `Inner<T>` that is alive.
 unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
     // SAFETY: By the function's requirement. `task` is not touched here.
-    let (pending, serve) = unsafe {
+    let (pending, going, serve) = unsafe {
         let inner = arg.cast::<Inner<T>>();
         (
             &*ptr::addr_of!((*inner).pending),
+            &*ptr::addr_of!((*inner).going),
             &*ptr::addr_of!((*inner).serve),
         )
     };
+    if going.load(Acquire) == 0 {
+        return false;
+    }
     // The thread's state is TASK_INTERRUPTIBLE since before this read, and a kick sets the flag before it wakes: a
     // kick that comes after the read turns the coming sleep into none.
     if pending.load(Acquire) == 0 || pending.xchg(0, Full) == 0 {
