@@ -288,11 +288,11 @@ impl Backend for Served {
             }
             match error {
                 Error::Refused { error, index, .. } => Refusal {
-                    error,
+                    error: Some(error),
                     queue: index,
                 },
                 _ => Refusal {
-                    error: SetupError::NotConfigured,
+                    error: None,
                     queue: 0,
                 },
             }

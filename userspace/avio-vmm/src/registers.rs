@@ -24,8 +24,8 @@ pub struct Queue {
 /// Why a start was refused, and at which queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
-    pub error: SetupError,
+    /// Why, if it is known.
+    pub error: Option<SetupError>,
     /// At which queue; zero where none is at fault.
     pub queue: u32,
 }
@@ -195,7 +195,7 @@ impl<B: Backend> Registers<B> {
             Ok(()) => self.state = state::RUNNING,
             Err(refusal) => {
                 self.state = state::FAILED;
-                self.error = refusal.error as u32;
+                self.error = refusal.error.map_or(0, |error| error as u32);
                 self.error_index = refusal.queue;
             }
         }
@@ -203,7 +203,12 @@ impl<B: Backend> Registers<B> {
 
     /// The queues in use, if all that the driver set is within the offer.
     fn checked_queues(&self) -> Result<Vec<Queue>, Refusal> {
-        let refuse = |error, queue| Err(Refusal { error, queue });
+        let refuse = |error, queue| {
+            Err(Refusal {
+                error: Some(error),
+                queue,
+            })
+        };
         if !(1..=self.offer.version).contains(&self.driver_version)
             || self.driver_features & !self.offer.features != 0
         {
@@ -435,7 +440,7 @@ mod tests {
     fn a_refusal_by_the_host_reaches_the_guest_and_reset_clears_it() {
         let mut registers = ready();
         registers.backend.refuse = Some(Refusal {
-            error: SetupError::QueueAddress,
+            error: Some(SetupError::QueueAddress),
             queue: 1,
         });
         assert_eq!(
@@ -452,5 +457,15 @@ mod tests {
         assert_eq!(registers.read(reg::ERROR), 0);
         assert_eq!(registers.read(reg::STATE), state::STOPPED);
         assert_eq!(registers.backend.stops, 1, "half-made queues are forgotten");
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_has_number_zero() {
+        let mut registers = ready();
+        registers.backend.refuse = Some(Refusal {
+            error: None,
+            queue: 0,
+        });
+        assert_eq!(start(&mut registers), (state::FAILED, 0, 0));
     }
 }
