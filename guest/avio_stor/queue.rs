@@ -3,8 +3,8 @@
 //! The data path: a hardware queue of the block layer on a queue pair of the device.
 //!
 //! The ring has as many entries as the queue has tags, so there is always room. Requests go in in process context
-//! under the `writer` lock, completions come out in interrupt context under the `reader` lock; neither is ever held
-//! with the other, and neither is taken in both contexts.
+//! under the `writer` lock. Completions come out under the `reader` lock: in interrupt context, and in process context
+//! when a request takes long, so that it keeps interrupts off. Neither lock is ever held with the other.
 //!
 //! The device is trusted with the guest's data but not with its integrity: a completion for a tag that is not in
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
@@ -23,11 +23,10 @@ use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
 use avio_sys::guest::request::{Batch, Command, InFlight, Request, Run};
 use avio_sys::queue_memory::RawQueue;
 use kernel::device;
-use kernel::new_spinlock;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::{Arc, SpinLock};
+use kernel::sync::{new_spinlock, new_spinlock_irq, Arc, SpinLock, SpinLockIrq};
 
 /// A queue pair and what belongs to it.
 #[pin_data]
@@ -42,11 +41,12 @@ pub(crate) struct Queue {
     #[pin]
     writer: SpinLock<SubmissionWriter>,
     #[pin]
-    reader: SpinLock<CompletionReader>,
+    reader: SpinLockIrq<CompletionReader>,
     /// What was reported already, as each message comes once.
     reported_broken: Atomic<u32>,
     reported_stray: Atomic<u32>,
     reported_slow: Atomic<u32>,
+    reported_silent: Atomic<u32>,
 }
 
 impl Queue {
@@ -72,10 +72,11 @@ impl Queue {
                 lists: Lists::new(lists)?,
                 in_flight: InFlight::new(size.entries())?,
                 writer <- new_spinlock!(SubmissionWriter::new(size), "avio_stor_writer"),
-                reader <- new_spinlock!(CompletionReader::new(size), "avio_stor_reader"),
+                reader <- new_spinlock_irq!(CompletionReader::new(size), "avio_stor_reader"),
                 reported_broken: Atomic::new(0),
                 reported_stray: Atomic::new(0),
                 reported_slow: Atomic::new(0),
+                reported_silent: Atomic::new(0),
             }? Error),
             GFP_KERNEL,
         )
@@ -137,6 +138,24 @@ impl Queue {
         }
     }
 
+    /// Puts a request into the ring.
+    fn put(&self, request: Request) {
+        // Not into a broken queue. What was in flight there has ended and its tags are used again, so a completion
+        // that comes late would end this request in place of an earlier one.
+        if self.is_broken() {
+            return request.end(Err(EIO));
+        }
+        match self.describe(&request) {
+            // A request that cannot go in was ended by `insert`.
+            Ok(entry) => {
+                if self.in_flight.insert(request).is_ok() {
+                    self.writer.lock().push(self.raw(), &entry);
+                }
+            }
+            Err(error) => request.end(Err(error)),
+        }
+    }
+
     /// Shows the device what was put into the ring.
     fn publish(&self) {
         let ring = self.writer.lock().publish(self.raw());
@@ -147,6 +166,21 @@ impl Queue {
         // that, and we find the queue broken otherwise.
         if self.is_broken() {
             self.fail_all();
+        }
+    }
+
+    /// Takes the completions that are there, and asks for an interrupt with the next.
+    fn reap(&self) {
+        // Dropped behind the lock, as it is declared before.
+        let mut batch = Batch::new();
+        let mut reader = self.reader.lock();
+        loop {
+            while let Some(completion) = reader.take(self.raw()) {
+                self.finish(completion, &mut batch);
+            }
+            if !reader.arm(self.raw(), 0) {
+                break;
+            }
         }
     }
 
@@ -203,15 +237,7 @@ impl Queue {
 
 impl HwQueue for Queue {
     fn queue(&self, request: Request, last: bool) {
-        match self.describe(&request) {
-            // A request that cannot go in was ended by `insert`.
-            Ok(entry) => {
-                if self.in_flight.insert(request).is_ok() {
-                    self.writer.lock().push(self.raw(), &entry);
-                }
-            }
-            Err(error) => request.end(Err(error)),
-        }
+        self.put(request);
         if last {
             self.publish();
         }
@@ -224,6 +250,18 @@ impl HwQueue for Queue {
     fn timeout(&self, tag: u32) -> Timeout {
         if self.is_broken() {
             self.fail_all();
+            return Timeout::Ended;
+        }
+        // The completion may be there, and its interrupt lost.
+        self.reap();
+        if !self.in_flight.contains(tag) {
+            if self.reported_silent.xchg(1, Relaxed) == 0 {
+                let index = self.index;
+                dev_warn!(
+                    self.device,
+                    "queue {index}: tag {tag} was done when its time ran out; its interrupt is late or lost\n"
+                );
+            }
             return Timeout::Ended;
         }
         if self.reported_slow.xchg(1, Relaxed) == 0 {
@@ -239,18 +277,7 @@ impl HwQueue for Queue {
 
 impl Handler for Queue {
     fn handle(&self) {
-        let mut batch = Batch::new();
-        let mut reader = self.reader.lock();
-        loop {
-            while let Some(completion) = reader.take(self.raw()) {
-                self.finish(completion, &mut batch);
-            }
-            if !reader.arm(self.raw(), 0) {
-                break;
-            }
-        }
-        drop(reader);
-        drop(batch);
+        self.reap();
         if self.is_broken() {
             self.fail_all();
         }

@@ -343,6 +343,13 @@ impl InFlight {
         Ok(())
     }
 
+    /// Whether a request with this tag is in the table, at this moment.
+    pub fn contains(&self, tag: u32) -> bool {
+        self.0
+            .get(tag as usize)
+            .is_some_and(|slot| !slot.load(Relaxed).is_null())
+    }
+
     /// Takes out the request with this tag, if there is one.
     #[inline]
     pub fn take(&self, tag: u32) -> Option<Request> {
