@@ -21,6 +21,9 @@ use kernel::sync::Arc;
 /// How often a description that changes while it is read is read again.
 const READ_TRIES: u32 = 8;
 
+/// Most sectors of a disk: the kernel counts its bytes in a signed integer.
+const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR_SIZE;
+
 /// Adds a disk for each LUN that is present. One that cannot be used is left out, with a message.
 pub(crate) fn add_disks(
     device: &pci::Device<Bound>,
@@ -124,7 +127,7 @@ fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
         && info.physical_block >= info.logical_block
         && u64::from(info.max_bytes) >= PAGE_SIZE
         && max_segments > 0
-        && info.sectors > 0;
+        && (1..=MAX_SECTORS).contains(&info.sectors);
     if !sensible {
         return Err(EINVAL);
     }
