@@ -108,6 +108,7 @@ impl Function for Adapter {
     fn write_config(&mut self, offset: u16, data: &[u8]) {
         let control = self.config.u16_at(self.msix_control);
         self.config.write(offset, data);
+        self.registers.set_bus_master(self.config.bus_master());
         self.doorbells.place(self.config.bar());
         let new_control = self.config.u16_at(self.msix_control);
         if new_control != control {

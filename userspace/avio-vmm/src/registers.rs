@@ -58,6 +58,7 @@ pub struct Registers<B> {
     backend: B,
     offer: Offer,
     lun_bytes: Vec<u8>,
+    bus_master: bool,
     driver_version: u32,
     driver_features: u64,
     driver_queues: u32,
@@ -76,6 +77,7 @@ impl<B: Backend> Registers<B> {
             backend,
             offer,
             lun_bytes,
+            bus_master: false,
             driver_version: 0,
             driver_features: 0,
             driver_queues: 0,
@@ -124,6 +126,15 @@ impl<B: Backend> Registers<B> {
             DRIVER_FEATURES_HIGH => set_high(&mut self.driver_features, value),
             reg::QUEUES..reg::DOORBELLS => self.write_queue(offset - reg::QUEUES, value),
             _ => {}
+        }
+    }
+
+    /// Follows the Bus Master bit of configuration space. Switching it off is a RESET: whoever does so, before a kexec
+    /// for instance, relies on it that the adapter leaves memory alone.
+    pub fn set_bus_master(&mut self, on: bool) {
+        let before = std::mem::replace(&mut self.bus_master, on);
+        if before && !on {
+            self.reset();
         }
     }
 
@@ -398,6 +409,23 @@ mod tests {
         assert_eq!(registers.read(reg::QUEUES + queue::SIZE), 0);
         assert_eq!(registers.read(reg::DRIVER_VERSION), 0);
         registers.write(reg::COMMAND, command::RESET);
+        assert_eq!(registers.backend.stops, 1, "nothing to stop");
+    }
+
+    #[test]
+    fn switching_bus_master_off_is_a_reset() {
+        let mut registers = ready();
+        registers.set_bus_master(false);
+        assert_eq!(registers.read(reg::DRIVER_QUEUES), 2, "it was off before");
+        registers.set_bus_master(true);
+        start(&mut registers);
+        registers.set_bus_master(true);
+        assert_eq!(registers.read(reg::STATE), state::RUNNING);
+        registers.set_bus_master(false);
+        assert_eq!(registers.backend.stops, 1);
+        assert_eq!(registers.read(reg::STATE), state::STOPPED);
+        assert_eq!(registers.read(reg::DRIVER_QUEUES), 0);
+        registers.set_bus_master(false);
         assert_eq!(registers.backend.stops, 1, "nothing to stop");
     }
 

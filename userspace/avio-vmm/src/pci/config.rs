@@ -92,6 +92,11 @@ impl ConfigSpace {
         on.then_some(u64::from(address))
     }
 
+    /// Whether the function may reach memory by itself.
+    pub fn bus_master(&self) -> bool {
+        self.bytes[COMMAND] & COMMAND_MASTER != 0
+    }
+
     /// Where in BAR 0 an address lies.
     pub fn offset_in_bar(&self, address: u64) -> Option<u64> {
         let offset = address.checked_sub(self.bar()?)?;
@@ -174,6 +179,17 @@ mod tests {
         space.write(4, &[0, 0]);
         assert_eq!(space.bar(), None);
         assert_eq!(space.offset_in_bar(0xd123_0000), None);
+    }
+
+    #[test]
+    fn bus_master_is_off_until_set() {
+        let mut space = space();
+        assert!(!space.bus_master());
+        space.write(4, &[0x06, 0x04]);
+        assert!(space.bus_master());
+        assert_eq!(space.bar(), Some(0xc000_0000));
+        space.write(4, &[0x02, 0x04]);
+        assert!(!space.bus_master());
     }
 
     #[test]
