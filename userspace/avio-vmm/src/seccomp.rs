@@ -24,7 +24,7 @@ pub enum Error {
 }
 
 /// Calls of every thread: memory, locks, time, writing, waiting, leaving.
-const COMMON: [i64; 24] = [
+const COMMON: [i64; 23] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
@@ -47,7 +47,6 @@ const COMMON: [i64; 24] = [
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     libc::SYS_write,
 ];
 
@@ -134,14 +133,16 @@ fn compile(calls: &[i64], ioctls: &[u32]) -> Result<Filter, Error> {
         );
         rules.insert(call, vec![not_executable.map_err(failed)?]);
     }
-    // The first argument of a thread's prctl: only naming memory, which the allocator may do.
-    let naming = argument(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        libc::PR_SET_VMA as u64,
-    );
-    rules.insert(libc::SYS_prctl, vec![naming.map_err(failed)?]);
+    // The first argument: for prctl only naming memory, which the allocator may do; signals only for this process, as
+    // in a panic.
+    let firsts = [
+        (libc::SYS_prctl, libc::PR_SET_VMA as u64),
+        (libc::SYS_tgkill, u64::from(std::process::id())),
+    ];
+    for (call, value) in firsts {
+        let rule = argument(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+        rules.insert(call, vec![rule.map_err(failed)?]);
+    }
 
     let filter = SeccompFilter::new(
         rules,

@@ -3,6 +3,7 @@
 //! A virtual machine on KVM: made from the command line, then run to its end.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_pit_config, KVM_PIT_SPEAKER_DUMMY};
@@ -164,6 +165,8 @@ impl Machine {
         } else {
             None
         };
+        // The processors' threads run until the process ends; they must not find these gone, whatever fails here.
+        let _kept = ManuallyDrop::new((self.vm, self.memory));
         for (number, vcpu) in (0..).zip(self.vcpus) {
             vcpu::spawn(
                 number,
@@ -177,10 +180,7 @@ impl Machine {
         if self.seccomp {
             seccomp::apply(&seccomp::event_loop()?)?;
         }
-        let outcome = event_loop.run()?;
-        // The processors' threads still run; they must not find these gone.
-        std::mem::forget((self.vm, self.memory));
-        Ok(outcome)
+        Ok(event_loop.run()?)
     }
 }
 
@@ -277,7 +277,8 @@ fn create_adapter(vm: &Arc<VmFd>, memory: &GuestMemory, args: &Args) -> Result<A
         .map_err(Error::NoPciRoom)?;
     let offer = Offer {
         version: info.version.min(avio_abi::ABI_VERSION),
-        features: info.features,
+        // Of what a newer module can do, only what this VMM knows.
+        features: info.features & avio_abi::features::ALL,
         max_queues,
         max_queue_size: args.queue_size,
         luns,
