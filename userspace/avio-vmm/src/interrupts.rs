@@ -17,7 +17,7 @@ use vm_allocator::IdAllocator;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::layout::FIRST_MSI_GSI;
-use crate::pci::msix::{Message, Vectors};
+use crate::pci::msix::{Message, NotConnected, Vectors};
 
 /// Most interrupt numbers that this VMM hands out.
 const MAX_GSIS: u32 = 1024;
@@ -33,10 +33,13 @@ pub enum Error {
     Gsi(#[source] vm_allocator::Error),
 }
 
+/// The routes of messages, by interrupt number.
+type Routes = BTreeMap<u32, Message>;
+
 /// The VM's interrupt routes.
 pub struct Router {
     vm: Arc<VmFd>,
-    routes: Mutex<BTreeMap<u32, Message>>,
+    routes: Mutex<Routes>,
     gsis: Mutex<IdAllocator>,
 }
 
@@ -62,15 +65,35 @@ impl Router {
     /// Sets one route. KVM takes the whole table at a time.
     fn route(&self, gsi: u32, message: Message) -> Result<(), String> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        if routes.insert(gsi, message) == Some(message) {
-            return Ok(());
-        }
-        let entries: Vec<_> = wired_routes()
-            .chain(routes.iter().map(|(gsi, m)| message_route(*gsi, *m)))
-            .collect();
-        let table = KvmIrqRouting::from_entries(&entries).map_err(|e| format!("{e:?}"))?;
-        self.vm.set_gsi_routing(&table).map_err(|e| e.to_string())
+        replace(&mut routes, gsi, message, |routes| {
+            let entries: Vec<_> = wired_routes()
+                .chain(routes.iter().map(|(gsi, m)| message_route(*gsi, *m)))
+                .collect();
+            let table = KvmIrqRouting::from_entries(&entries).map_err(|e| format!("{e:?}"))?;
+            self.vm.set_gsi_routing(&table).map_err(|e| e.to_string())
+        })
     }
+}
+
+/// Replaces a route, if it is another one, and has the table set; puts the former one back if that fails.
+fn replace(
+    routes: &mut Routes,
+    gsi: u32,
+    message: Message,
+    set: impl FnOnce(&Routes) -> Result<(), String>,
+) -> Result<(), String> {
+    let before = routes.insert(gsi, message);
+    if before == Some(message) {
+        return Ok(());
+    }
+    let result = set(routes);
+    if result.is_err() {
+        match before {
+            Some(before) => routes.insert(gsi, before),
+            None => routes.remove(&gsi),
+        };
+    }
+    result
 }
 
 /// What KVM has by default: interrupts 0 to 15 to both kinds of controller, 16 to 23 to the I/O APIC.
@@ -122,6 +145,7 @@ struct Vector {
 pub struct KvmVectors {
     router: Arc<Router>,
     vectors: Vec<Vector>,
+    warned: bool,
 }
 
 impl KvmVectors {
@@ -138,7 +162,11 @@ impl KvmVectors {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { router, vectors })
+        Ok(Self {
+            router,
+            vectors,
+            warned: false,
+        })
     }
 
     /// What to signal to raise each vector.
@@ -150,27 +178,34 @@ impl KvmVectors {
     }
 }
 
-impl Vectors for KvmVectors {
-    fn connect(&mut self, index: usize, message: Message) {
-        let Some(vector) = self.vectors.get_mut(index) else {
-            return;
-        };
-        if let Err(error) = self.router.route(vector.gsi, message) {
-            tracing::debug!(index, error, "KVM refuses an interrupt route");
-            return;
-        }
-        if vector.connected {
-            return;
+impl Vector {
+    fn connect(&mut self, router: &Router, message: Message) -> Result<(), String> {
+        router.route(self.gsi, message)?;
+        if self.connected {
+            return Ok(());
         }
         // KVM hears of signals only from the moment it is connected, so those that came before are signalled again.
-        let waiting = vector.event.read().is_ok();
-        match self.router.vm.register_irqfd(&vector.event, vector.gsi) {
-            Ok(()) => vector.connected = true,
-            Err(error) => tracing::debug!(index, %error, "KVM refuses an interrupt eventfd"),
-        }
+        let waiting = self.event.read().is_ok();
+        let result = router.vm.register_irqfd(&self.event, self.gsi);
         if waiting {
-            let _ = vector.event.write(1);
+            let _ = self.event.write(1);
         }
+        self.connected = result.is_ok();
+        result.map_err(|e| e.to_string())
+    }
+}
+
+impl Vectors for KvmVectors {
+    fn connect(&mut self, index: usize, message: Message) -> Result<(), NotConnected> {
+        let vector = self.vectors.get_mut(index).ok_or(NotConnected)?;
+        vector.connect(&self.router, message).map_err(|error| {
+            // Once only: a guest could fill the log.
+            if !self.warned {
+                self.warned = true;
+                tracing::warn!("KVM refuses interrupt {index} of an adapter: {error}");
+            }
+            NotConnected
+        })
     }
 
     fn disconnect(&mut self, index: usize) {
@@ -212,6 +247,25 @@ mod tests {
                 .map(|route| route.gsi)
                 .collect::<Vec<_>>(),
             (0..24).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_route_that_kvm_refuses_is_put_back() {
+        let message = |data| Message {
+            address: 0xfee0_0000,
+            data,
+        };
+        let refuse = |_: &Routes| Err("no".to_string());
+        let mut routes = Routes::new();
+        assert!(replace(&mut routes, 24, message(1), refuse).is_err());
+        assert!(routes.is_empty());
+        assert!(replace(&mut routes, 24, message(1), |_| Ok(())).is_ok());
+        assert!(replace(&mut routes, 24, message(2), refuse).is_err());
+        assert_eq!(routes, Routes::from([(24, message(1))]));
+        assert!(
+            replace(&mut routes, 24, message(1), refuse).is_ok(),
+            "no change"
         );
     }
 

@@ -22,10 +22,15 @@ pub struct Message {
     pub data: u32,
 }
 
+/// A vector could not be connected. Who refused it has told the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotConnected;
+
 /// The sources of interrupts, one for each vector.
 pub trait Vectors {
-    /// Delivers the vector's signals, those that are waiting first, as `message`.
-    fn connect(&mut self, vector: usize, message: Message);
+    /// Delivers the vector's signals, those that are waiting first, as `message`. If it fails, all is as before: a
+    /// vector that was connected still delivers its former message.
+    fn connect(&mut self, vector: usize, message: Message) -> Result<(), NotConnected>;
     /// Keeps the vector's signals back.
     fn disconnect(&mut self, vector: usize);
     /// Whether a disconnected vector has a signal waiting.
@@ -135,11 +140,13 @@ impl<V: Vectors> Msix<V> {
         if wanted == entry.connected {
             return;
         }
-        entry.connected = wanted;
         match wanted {
-            Some(message) => self.vectors.connect(vector, message),
+            // Otherwise the guest's next write to the entry tries again.
+            Some(message) if self.vectors.connect(vector, message).is_err() => return,
+            Some(_) => {}
             None => self.vectors.disconnect(vector),
         }
+        entry.connected = wanted;
     }
 }
 
@@ -157,11 +164,16 @@ mod tests {
     struct Recorder {
         events: Vec<Event>,
         waiting: Vec<usize>,
+        fails: bool,
     }
 
     impl Vectors for Recorder {
-        fn connect(&mut self, vector: usize, message: Message) {
+        fn connect(&mut self, vector: usize, message: Message) -> Result<(), NotConnected> {
+            if self.fails {
+                return Err(NotConnected);
+            }
             self.events.push(Event::Connect(vector, message));
+            Ok(())
         }
         fn disconnect(&mut self, vector: usize) {
             self.events.push(Event::Disconnect(vector));
@@ -255,6 +267,38 @@ mod tests {
         );
         msix.write_table(16 + 8, 0x55);
         assert_eq!(events(&mut msix), []);
+    }
+
+    #[test]
+    fn a_vector_that_could_not_be_connected_is_not_taken_for_it() {
+        let mut msix = msix();
+        msix.set_control(ENABLE);
+        fill(&mut msix, 0);
+        msix.vectors.fails = true;
+        msix.vectors.waiting = vec![0];
+        msix.write_table(12, 0);
+        assert_eq!(msix.read_pending(0), 1, "its signals still wait");
+        msix.write_table(12, 1);
+        assert_eq!(events(&mut msix), [], "there was nothing to disconnect");
+        msix.vectors.fails = false;
+        msix.write_table(12, 0);
+        assert_eq!(events(&mut msix), [Event::Connect(0, MESSAGE)]);
+        assert_eq!(msix.read_pending(0), 0);
+    }
+
+    #[test]
+    fn a_refused_change_leaves_the_former_message() {
+        let mut msix = msix();
+        msix.set_control(ENABLE);
+        fill(&mut msix, 0);
+        msix.write_table(12, 0);
+        events(&mut msix);
+        msix.vectors.fails = true;
+        msix.write_table(8, 0x55);
+        msix.write_table(8, MESSAGE.data);
+        assert_eq!(events(&mut msix), [], "it was connected all the time");
+        msix.write_table(12, 1);
+        assert_eq!(events(&mut msix), [Event::Disconnect(0)]);
     }
 
     #[test]
