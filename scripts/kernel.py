@@ -124,27 +124,32 @@ class Kernel:
         line = ["make", "-C", str(self.tree), f"O={folder}", "LLVM=1", f"-j{os.cpu_count()}", *arguments]
         logged(root.command(line, binds=self.binds), self.log, tick)
 
+    @property
+    def complete(self):
+        """The mark of a finished build."""
+        return self.path / ".complete"
+
     def build(self):
-        """Configure, check, compile. A second run goes on where one stopped."""
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
+        """Configure, check, compile. A second run goes on where one stopped. The build happens where it stays, for it
+        remembers its own path; a mark says that it is complete."""
+        self.path.mkdir(parents=True, exist_ok=True)
         say(f"Making the {self.flavour} test kernel from {self.identity} in {self.path}")
-        if not (partial / ".configured").exists():
+        if not (self.path / ".configured").exists():
             with Step(f"Test kernel ({self.flavour}): configuration"):
-                merged = partial / "avio.config"
+                merged = self.path / "avio.config"
                 merged.write_text("".join(f"{k}={v}\n" for k, v in self.wanted.items()), encoding="utf-8")
-                self.make(partial, "allnoconfig", f"KCONFIG_ALLCONFIG={merged}")
-                self.check_config(partial)
-                (partial / ".configured").touch()
+                self.make(self.path, "allnoconfig", f"KCONFIG_ALLCONFIG={merged}")
+                self.check_config(self.path)
+                (self.path / ".configured").touch()
         with Step(f"Test kernel ({self.flavour}): compiling") as step:
             expected = expected_steps(self.flavour)
-            tick = lambda: step.progress(finished_steps(partial), expected, "build steps")
-            self.make(partial, "bzImage", "modules", tick=tick)
-        record_steps(self.flavour, finished_steps(partial))
+            tick = lambda: step.progress(finished_steps(self.path), expected, "build steps")
+            self.make(self.path, "bzImage", "modules", tick=tick)
+        record_steps(self.flavour, finished_steps(self.path))
         with Step(f"Test kernel ({self.flavour}): installing its modules"):
-            shutil.rmtree(partial / "installed", ignore_errors=True)
-            self.make(partial, "modules_install", f"INSTALL_MOD_PATH={partial / 'installed'}")
-        partial.rename(self.path)
+            shutil.rmtree(self.path / "installed", ignore_errors=True)
+            self.make(self.path, "modules_install", f"INSTALL_MOD_PATH={self.path / 'installed'}")
+        self.complete.touch()
 
     def check_config(self, folder):
         """Every option that was asked for must have taken effect."""
@@ -161,9 +166,9 @@ def ensure(flavour):
     """The finished kernel of a flavour; made first, with all it needs, if it is not there."""
     root.ensure()
     kernel = Kernel(flavour)
-    if not kernel.path.is_dir():
+    if not kernel.complete.exists():
         with lock():
-            if not kernel.path.is_dir():
+            if not kernel.complete.exists():
                 kernel.build()
     return kernel
 

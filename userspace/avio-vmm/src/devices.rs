@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
 //! Which device an I/O port or a memory address belongs to. vCPU threads run it, several at a time; each device has
-//! its own lock, and no two are held together.
+//! its own lock, no two are held together, and none while a thread waits for standard output.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::exit::{Exit, Outcome};
 use crate::layout::{COM1, ECAM, ECAM_SIZE, PM1_EVENT, RESET};
 use crate::pci::{self, Root};
 use crate::power::Power;
-use crate::serial::Serial;
+use crate::serial::{self, Serial};
 
 const I8042_DATA: u16 = 0x60;
 const I8042_COMMAND: u16 = 0x64;
@@ -72,7 +72,10 @@ impl Devices {
     /// A write to an I/O port.
     pub fn write_port(&self, port: u16, data: &[u8]) {
         match (port, data) {
-            (COM1..=COM1_END, _) => lock(&self.serial).write((port - COM1) as u8, data),
+            (COM1..=COM1_END, _) => {
+                let output = lock(&self.serial).write((port - COM1) as u8, data);
+                serial::send(output);
+            }
             (I8042_DATA | I8042_COMMAND, [byte]) => {
                 let _ = lock(&self.i8042).write((port - I8042_DATA) as u8, *byte);
             }

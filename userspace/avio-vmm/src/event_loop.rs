@@ -19,6 +19,9 @@ const ROOM: u32 = 1;
 const SIGNAL: u32 = 2;
 const EXIT: u32 = 3;
 
+/// Most input that waits for room in the port; what is typed beyond that is lost.
+const MAX_WAITING: usize = 4096;
+
 /// Signals that end the guest.
 const ENDING: [OsSignal; 3] = [OsSignal::SIGINT, OsSignal::SIGTERM, OsSignal::SIGHUP];
 
@@ -40,6 +43,8 @@ pub struct Listener {
     exit: Exit,
     signals: SignalFd,
     keys: Option<Keys>,
+    /// Input that the port had no room for yet.
+    waiting: Vec<u8>,
     listening: bool,
 }
 
@@ -55,6 +60,7 @@ impl Listener {
             exit,
             signals,
             keys: None,
+            waiting: Vec::new(),
             listening: false,
         })
     }
@@ -83,23 +89,17 @@ impl Listener {
         }
     }
 
-    /// Passes on as much as the port has room for; with no room, waits for the port to say so.
-    fn pass_input(&mut self, ops: &mut EventOps) {
-        let room = self
-            .serial
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .room();
+    /// Reads input and passes it on. With keys it is read even while the port has no room, so that they work.
+    fn take_input(&mut self, ops: &mut EventOps) {
         let mut buffer = [0; 64];
-        let len = room.min(buffer.len());
-        if len == 0 {
-            return self.stop_listening(ops);
-        }
-        match nix::unistd::read(io::stdin().as_fd(), &mut buffer[..len]) {
+        match nix::unistd::read(io::stdin().as_fd(), &mut buffer) {
             Ok(0) => self.stop_listening(ops),
             Ok(len) => self.type_keys(&buffer[..len]),
             Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
             Err(_) => self.stop_listening(ops),
+        }
+        if !self.waiting.is_empty() && self.keys.is_none() {
+            self.stop_listening(ops);
         }
     }
 
@@ -109,14 +109,24 @@ impl Listener {
             None => Some(typed.to_vec()),
         };
         match passed {
-            Some(bytes) => self
-                .serial
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .input(&bytes),
+            Some(bytes) => {
+                self.waiting.extend(bytes);
+                self.waiting.truncate(MAX_WAITING);
+                self.pass_input();
+            }
             None => self
                 .exit
                 .end(Outcome::Failed("ended from the keyboard".into())),
+        }
+    }
+
+    /// Passes on as much as the port has room for; it says so when it has more.
+    fn pass_input(&mut self) {
+        let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = serial.room().min(self.waiting.len());
+        if len != 0 {
+            serial.input(&self.waiting[..len]);
+            self.waiting.drain(..len);
         }
     }
 
@@ -148,10 +158,13 @@ impl MutEventSubscriber for Listener {
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
         match events.data() {
-            INPUT => self.pass_input(ops),
+            INPUT => self.take_input(ops),
             ROOM => {
                 let _ = self.room.event().read();
-                self.listen(ops);
+                self.pass_input();
+                if self.waiting.is_empty() {
+                    self.listen(ops);
+                }
             }
             SIGNAL => self.take_signal(),
             _ => {}
@@ -185,5 +198,54 @@ impl EventLoop {
                 other => drop(other.map_err(Error::Events)?),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: u8 = 0;
+    const PORT_HOLDS: usize = 64;
+
+    fn listener() -> (Listener, Arc<Mutex<Serial>>, Exit) {
+        let (interrupt, room) = (Signal::new().unwrap(), Signal::new().unwrap());
+        let serial = Arc::new(Mutex::new(Serial::new(interrupt, room.clone())));
+        let exit = Exit::new().unwrap();
+        let listener = Listener::new(serial.clone(), room, exit.clone()).unwrap();
+        (listener, serial, exit)
+    }
+
+    #[test]
+    fn input_waits_for_room_in_its_order() {
+        let (mut listener, serial, _) = listener();
+        let typed: Vec<u8> = (0..100).collect();
+        listener.type_keys(&typed);
+        let mut got = Vec::new();
+        while got.len() < typed.len() {
+            let mut serial = serial.lock().unwrap();
+            assert_ne!(serial.room(), PORT_HOLDS, "{} bytes came", got.len());
+            while serial.room() < PORT_HOLDS {
+                let mut byte = [0];
+                serial.read(DATA, &mut byte);
+                got.extend(byte);
+            }
+            drop(serial);
+            listener.pass_input();
+        }
+        assert_eq!(got, typed);
+    }
+
+    #[test]
+    fn ctrl_a_x_ends_a_guest_that_reads_nothing() {
+        let (listener, _, exit) = listener();
+        let mut listener = listener.with_keys();
+        for _ in 0..100 {
+            listener.type_keys(&[b'a'; 64]);
+        }
+        assert_eq!(listener.waiting.len(), MAX_WAITING);
+        assert_eq!(exit.outcome(), None);
+        listener.type_keys(&[0x01, b'x']);
+        assert!(matches!(exit.outcome(), Some(Outcome::Failed(_))));
     }
 }

@@ -28,9 +28,11 @@ mod vcpu;
 mod vm;
 
 use std::error::Error;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::poll::{poll, PollFd, PollFlags};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
     match start_log(&args.log).and_then(|()| run(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
-            eprintln!("avio-vmm: {text}");
+            complain(&text);
             ExitCode::FAILURE
         }
     }
@@ -67,6 +69,17 @@ fn start_log(filter: &str) -> Result<(), String> {
         .with(lines)
         .init();
     Ok(())
+}
+
+/// Says why we fail, unless nobody takes it for this many milliseconds: standard error may be the same stalled pipe as
+/// standard output, and then we would never end.
+fn complain(text: &str) {
+    const PATIENCE: u16 = 500;
+    let stderr = std::io::stderr();
+    let mut waited = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut waited, PATIENCE) != Ok(0) {
+        eprintln!("avio-vmm: {text}");
+    }
 }
 
 /// An error and its causes on one line.

@@ -50,11 +50,12 @@ const COMMON: [i64; 23] = [
     libc::SYS_write,
 ];
 
-/// Besides, calls of the event loop.
-const EVENT_LOOP: [i64; 4] = [
+/// Besides, calls of the event loop and of the end.
+const EVENT_LOOP: [i64; 5] = [
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_wait,
+    libc::SYS_poll,
     libc::SYS_writev,
 ];
 

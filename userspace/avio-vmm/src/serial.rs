@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! The guest's serial port. vCPU threads use its registers; the event loop feeds it input.
+//! The guest's serial port. vCPU threads use its registers and send its output; the event loop feeds it input.
+//!
+//! The port is shared under a lock, and standard output may block for as long as its reader likes. So the port only
+//! says what goes out, and the thread that wrote it sends it once it has released the lock.
 
-use std::io::{self, Stdout};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use vm_superio::serial::SerialEvents;
@@ -47,16 +50,16 @@ impl SerialEvents for RoomForInput {
     }
 }
 
-/// The port.
-pub struct Serial(vm_superio::Serial<Signal, RoomForInput, Stdout>);
+/// The port. Its output is a list that is never longer than a byte.
+pub struct Serial(vm_superio::Serial<Signal, RoomForInput, Vec<u8>>);
 
 impl Serial {
-    /// A port that raises `interrupt`, says `room` when its input buffer is empty, and writes to standard output.
+    /// A port that raises `interrupt`, and says `room` when its input buffer is empty.
     pub fn new(interrupt: Signal, room: Signal) -> Self {
         Self(vm_superio::Serial::with_events(
             interrupt,
             RoomForInput(room),
-            io::stdout(),
+            Vec::new(),
         ))
     }
 
@@ -68,13 +71,14 @@ impl Serial {
         }
     }
 
-    /// Writes a register. Output that nobody takes is lost, as on a line without a listener.
-    pub fn write(&mut self, register: u8, data: &[u8]) {
+    /// Writes a register. What goes out by that is to be given to [`send`], after the lock on the port was released.
+    pub fn write(&mut self, register: u8, data: &[u8]) -> Option<u8> {
         if let [byte] = data {
             if let Err(error) = self.0.write(register, *byte) {
-                tracing::trace!(?error, "serial output is lost");
+                tracing::trace!(?error, "a serial interrupt is lost");
             }
         }
+        self.0.writer_mut().pop()
     }
 
     /// Bytes that `input` would take.
@@ -87,5 +91,36 @@ impl Serial {
         if let Err(error) = self.0.enqueue_raw_bytes(bytes) {
             tracing::debug!(?error, "serial input is lost");
         }
+    }
+}
+
+/// Sends output of the port to standard output. Waits while its reader is slow, and the processor that writes with it;
+/// output is lost only when there is no reader any more.
+pub fn send(output: Option<u8>) {
+    let Some(byte) = output else {
+        return;
+    };
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(&[byte]).and_then(|()| out.flush()) {
+        tracing::trace!(?error, "serial output is lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: u8 = 0;
+    const LINE_CONTROL: u8 = 3;
+    const DIVISOR_LATCH: u8 = 0x80;
+
+    #[test]
+    fn output_is_handed_out_and_not_kept() {
+        let mut serial = Serial::new(Signal::new().unwrap(), Signal::new().unwrap());
+        assert_eq!(serial.write(DATA, b"a"), Some(b'a'));
+        assert_eq!(serial.write(DATA, b"b"), Some(b'b'));
+        assert_eq!(serial.write(DATA, b"cd"), None, "of no legal size");
+        assert_eq!(serial.write(LINE_CONTROL, &[DIVISOR_LATCH]), None);
+        assert_eq!(serial.write(DATA, &[1]), None, "a divisor");
     }
 }
