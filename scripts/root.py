@@ -44,7 +44,8 @@ if [ -e /etc/ssl/certs/ca-certificates.crt ] && [ -e "$R/etc/ssl/certs/ca-certif
     mount --bind "$(readlink -f /etc/ssl/certs/ca-certificates.crt)" "$R/etc/ssl/certs/ca-certificates.crt"
 fi
 while [ "$1" != -- ]; do
-    mkdir -p "$R$2"; mount --bind "$1" "$R$2"; shift 2
+    [ -e "$R$2" ] || mkdir -p "$R$2"
+    mount --bind "$1" "$R$2"; shift 2
 done
 shift
 exec chroot "$R" /usr/bin/env -C "$D" "$@"

@@ -2,7 +2,7 @@
 """Boots the test kernel under virtme-ng in the toolchain root, runs one command in it, and searches the kernel's log.
 
 The VM sees the toolchain root as its own, read-only with throw-away changes; the checkout is at /avio, the kernel's
-build at /avio-kernel. By hand: scripts/vm.py [options] -- command …"""
+build at /avio-kernel, and that of the kernel for its own guests at /avio-guest-kernel. By hand: scripts/vm.py [options] -- command …"""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 import host
 import kernel
 import root
-from host import BUILD, Problem, accelerator, minutes, say
+from host import BUILD, CHECKOUT, Problem, accelerator, minutes, say
 
 # What must not stand in a kernel's log. A console line that matches fails the run.
 PROBLEMS = [
@@ -46,6 +46,10 @@ def problem_in(line):
     return next((kind for kind, pattern in PROBLEMS if re.search(pattern, line)), None)
 
 
+# What the VM has in place of programs whose work at boot is slow and of no use here.
+STAND_INS = [(CHECKOUT / "scripts" / "vm-udevadm", "/usr/bin/udevadm"), ("/dev/null", "/usr/bin/systemd-tmpfiles")]
+
+
 @dataclass
 class Result:
     """How a VM run ended."""
@@ -70,7 +74,7 @@ class Result:
         return None
 
 
-def vng_line(line, cpus, memory, append, qemu):
+def vng_line(line, cpus, memory, append, qemu, env):
     """The virtme-ng command line."""
     kind, _ = accelerator()
     vng = ["vng", "--verbose", "--skip-modules", "--force-9p", "--disable-microvm", "--run", "/avio-kernel/arch/x86/boot/bzImage"]
@@ -84,19 +88,22 @@ def vng_line(line, cpus, memory, append, qemu):
     if extra:
         vng.append("--qemu-opts=" + shlex.join(extra))
     # The kernel's console has standard error for itself, so that only the kernel's words are searched.
-    inside = shlex.join(["/usr/bin/python3", "/avio/tests/vm/inside.py", *map(str, line)]) + " 2>&1"
+    settings = [f"{name}={value}" for name, value in env.items()]
+    inside = shlex.join(["/usr/bin/env", *settings, "/usr/bin/python3", "/avio/tests/vm/inside.py", *map(str, line)]) + " 2>&1"
     return [*vng, "--exec", inside]
 
 
-def run(line, name, flavour="normal", cpus=2, memory="3G", timeout=600, append=(), qemu=(), on_line=None):
+def run(line, name, flavour="normal", guest_flavour="normal", cpus=2, memory="3G", timeout=600, append=(), qemu=(), on_line=None):
     """Boot, run `line`, come back. `on_line` gets each line that the command prints, as it comes."""
-    built = kernel.ensure(flavour)
-    vng = vng_line(line, cpus, memory, append, qemu)
+    built, guest = kernel.ensure(flavour), kernel.ensure(guest_flavour)
+    env = {"AVIO_FLAVOUR": flavour, "AVIO_GUEST_FLAVOUR": guest_flavour}
+    vng = vng_line(line, cpus, memory, append, qemu, env)
     log = BUILD / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     result = Result(code=-1, seconds=0.0, log=log)
     start = time.monotonic()
-    command = root.command(vng, cwd="/avio", binds=[(built.path, "/avio-kernel")], env={"AVIO_FLAVOUR": flavour})
+    binds = [(built.path, "/avio-kernel"), (guest.path, "/avio-guest-kernel"), *STAND_INS]
+    command = root.command(vng, cwd="/avio", binds=binds)
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import KERNEL, Guest, counters, insert, modprobe, remove, wait_for
+from common import GUEST_IMAGE, Guest, counters, insert, modprobe, remove, wait_for
 
 DEVICE = "nullb0"
 DEPTHS = (1, 32)
@@ -90,7 +90,7 @@ class QemuGuest(Guest):
         return [
             "qemu-system-x86_64", "-machine", "q35,accel=kvm", "-cpu", "host", "-smp", cpus, "-m", memory,
             "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-            "-kernel", KERNEL / "arch/x86/boot/bzImage", "-initrd", initrd, "-append", cmdline,
+            "-kernel", GUEST_IMAGE, "-initrd", initrd, "-append", cmdline,
             "-object", "iothread,id=io0",
             "-blockdev", f"driver=host_device,node-name=d0,filename={disks[0]},aio=io_uring,cache.direct=on",
             "-device", "virtio-blk-pci,drive=d0,iothread=io0",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 """What the scripts that run in a test VM share: results, modules, block devices, guests. Runs as root on the test
-kernel; the checkout is at /avio and the kernel's build at /avio-kernel."""
+kernel; the checkout is at /avio, the kernel's build at /avio-kernel and that of the guests' at /avio-guest-kernel."""
 
 import contextlib
 import os
@@ -12,13 +12,14 @@ from pathlib import Path
 
 CHECKOUT = Path("/avio")
 KERNEL = Path("/avio-kernel")
+GUEST_IMAGE = Path("/avio-guest-kernel/arch/x86/boot/bzImage")
 FLAVOUR = os.environ.get("AVIO_FLAVOUR", "normal")
 BIN = CHECKOUT / "build" / "bin"
 HOST_MODULE = CHECKOUT / "build" / FLAVOUR / "rust/avio_host/avio_host.ko"
 DEVICE = Path("/dev/avio-stor")
 COUNTERS = Path("/sys/kernel/debug/avio_host")
 # Everything is slower under emulation, and slower again under KASAN.
-PATIENCE = 4 if FLAVOUR == "debug" else 1
+PATIENCE = 4 if "debug" in (FLAVOUR, os.environ.get("AVIO_GUEST_FLAVOUR")) else 1
 
 
 class Failure(Exception):
@@ -151,7 +152,7 @@ class Guest:
 
     def command(self, disks, initrd, cmdline, cpus, memory):
         """The VMM's command line."""
-        line = [BIN / "avio-vmm", "--kernel", KERNEL / "arch/x86/boot/bzImage", "--initrd", initrd]
+        line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd]
         line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory]
         for disk in disks:
             line += ["--disk", disk]

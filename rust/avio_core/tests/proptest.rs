@@ -349,13 +349,16 @@ fn lun() -> impl Strategy<Value = LunInfo> {
         )
 }
 
-/// A request through all three steps of parsing, with its bytes and its segments; `None` if it was refused.
+/// A request, its bytes and its segments.
+type Accepted = (Request, u32, Vec<(GuestAddr, u32)>);
+
+/// A request through all three steps of parsing; `None` if it was refused.
 fn accept(
     entry: &Submission,
     list: &[Segment],
     lun: &LunInfo,
     offered: u64,
-) -> Option<(Request, u32, Vec<(GuestAddr, u32)>)> {
+) -> Option<Accepted> {
     let request = Request::parse(entry, offered).ok()?;
     let segments = match request.layout {
         Layout::Inline(count) => &entry.inline[..count],

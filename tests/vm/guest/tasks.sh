@@ -134,6 +134,17 @@ task_stack() {
     dmesg | grep -i avio
 }
 
+# A selection of the above, for kernels that are slow.
+task_brief() {
+    run_case probe load
+    run_case geometry geometry
+    run_case filesystem filesystem "$(disk 1)"
+    run_case verified-depth32 verified "$(disk 2)" 32 8m
+    run_case read-only read_only "$(disk 4)"
+    for n in 2 3; do run_case pattern$n leave_pattern "$(disk $n)"; done
+    run_case driver-reload driver_reload "$(disk 2)"
+}
+
 # A short sign of life.
 task_hello() {
     run_case probe load
