@@ -6,7 +6,7 @@ show() { echo "# $*"; "$@" 2>&1 || { echo "GUEST-FAILED $*"; sync; poweroff -f; 
 show insmod /avio_stor.ko
 wait_disks 1
 d=$(disk 1)
-dmesg | grep -i avio | sed 's/^\[ *[0-9.]*\] //'
+dmesg | grep 'avio_stor [0-9]' | sed 's/^\[ *[0-9.]*\] //'
 echo "The disk is /dev/$d: $(($(attribute $d size) / 2048)) MiB, $(ls /sys/block/$d/mq | wc -l) queues, scheduler $(attribute $d queue/scheduler)"
 echo "# echo 'label: gpt / ,' | sfdisk /dev/$d"
 printf 'label: gpt\n,\n' | sfdisk -q /dev/$d || echo "GUEST-FAILED sfdisk"
