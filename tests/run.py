@@ -153,7 +153,7 @@ def stack(flavour, guest_flavour="normal", brief=False):
         line += ["brief"] if brief else []
         options = {"guest_flavour": guest_flavour, "cpus": 2 if brief else 4, "memory": "4G", "append": ["kunit.autorun=0"]}
         name = "stack" if guest_flavour == "normal" else f"stack-{guest_flavour}-guest-on"
-        in_vm(report, name, line, flavour, **options, timeout=2400 if brief else 1200)
+        in_vm(report, name, line, flavour, **options, timeout=1200)
 
     return run
 
