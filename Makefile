@@ -36,6 +36,6 @@ shell: python
 	@$(AVIO) run
 
 help:
-	@cat scripts/help.txt
+	@grep -v SPDX scripts/help.txt
 
 .PHONY: all python setup modules userspace check install clean purge demo test test-debug bench shell help

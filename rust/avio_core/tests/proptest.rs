@@ -353,12 +353,7 @@ fn lun() -> impl Strategy<Value = LunInfo> {
 type Accepted = (Request, u32, Vec<(GuestAddr, u32)>);
 
 /// A request through all three steps of parsing; `None` if it was refused.
-fn accept(
-    entry: &Submission,
-    list: &[Segment],
-    lun: &LunInfo,
-    offered: u64,
-) -> Option<Accepted> {
+fn accept(entry: &Submission, list: &[Segment], lun: &LunInfo, offered: u64) -> Option<Accepted> {
     let request = Request::parse(entry, offered).ok()?;
     let segments = match request.layout {
         Layout::Inline(count) => &entry.inline[..count],
