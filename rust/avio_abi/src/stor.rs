@@ -113,7 +113,7 @@ wire_struct! {
         /// Most segments in one request.
         pub max_segments: u32,
         /// What the address and length of each segment must be a multiple of, in bytes: a power of two from 512 to
-        /// 4096.
+        /// 4096, not less than `logical_block`.
         pub segment_align: u32,
         /// Serial number, ASCII, filled with zeroes.
         pub serial: [u8; 40],
