@@ -190,8 +190,9 @@ impl Request {
         }
         *retries += 1;
         let rq = self.into_raw();
-        // SAFETY: By the type invariant the request is ours to give back, and it is not used after that. Its queue
-        // stays at least until the request has ended, which the list that is kicked here holds up.
+        // SAFETY: By the type invariant the request is ours to give back, and it is not used after that. Somebody else's
+        // kick may end it before ours, so it does not keep the queue; but completions come in interrupt context, and a
+        // queue is freed only an RCU grace period after its last reference, which does not pass meanwhile.
         unsafe {
             let queue = (*rq).q;
             avio_bindings::blk_mq_requeue_request(rq, false);
