@@ -165,8 +165,9 @@ def main():
     args = parser.parse_args()
     say("Accelerator: {} ({})".format(*accelerator()))
     result = run(
-        args.command, args.name, args.flavour, args.cpus, args.memory, args.timeout, args.append, args.qemu, on_line=say
-    )
+        ["-c", *args.command], args.name, args.flavour, cpus=args.cpus, memory=args.memory, timeout=args.timeout,
+        append=args.append, qemu=args.qemu, on_line=say,
+    )  # fmt: skip
     failure = result.failure()
     say(f"{failure or 'ok'}, {minutes(result.seconds)}, log: {result.log}")
     if failure and not result.code:

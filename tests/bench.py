@@ -87,7 +87,7 @@ def main():
             say("{way}, depth {depth}: {iops:,.0f} I/Os a second".format(**rows[-1]))
 
     say("Measuring: bare host, AVIO, QEMU virtio-blk, at depths 1 and 32")
-    inside = ["python3", "/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}"]
+    inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}"]
     result = vm.run(inside, "bench", cpus=2, timeout=900, on_line=row)
     if result.failure():
         raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")

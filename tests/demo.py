@@ -25,7 +25,7 @@ def main():
         if text.startswith("DEMO "):
             say(text.removeprefix("DEMO "))
 
-    line = ["python3", "/avio/tests/vm/demo.py", "/avio/" + str(initrd.relative_to(CHECKOUT))]
+    line = ["/avio/tests/vm/demo.py", "/avio/" + str(initrd.relative_to(CHECKOUT))]
     result = vm.run(line, "demo", timeout=600, append=["kunit.autorun=0"], on_line=show)
     failure = result.failure()
     if failure:

@@ -2,7 +2,7 @@
 """The test runner: one line for each test with how long it took, then `N passed, N failed, N skipped`.
 
 Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
-test kernel). `--flavour debug` runs those of the groups that need a kernel under KASAN, lockdep and kmemleak."""
+test kernel). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host` (module and stack in one VM), `guest`."""
 
 import argparse
 import json
@@ -108,8 +108,9 @@ def user(report):
         cargo(report, "the Loom models", ["--release", "-p", "avio_core", "--test", "loom"], env)
 
 
-def in_vm(report, name, line, flavour, **options):
-    """Run a script of tests/vm in a VM and report its RESULT lines, and whether the kernel's log stayed clean."""
+def in_vm(report, name, lines, flavour, **options):
+    """Run scripts of tests/vm in a VM, with `--` between them, and report their RESULT lines, and whether the kernel's
+    log stayed clean."""
     seen = []
 
     def take(text):
@@ -118,7 +119,7 @@ def in_vm(report, name, line, flavour, **options):
             seen.append(test)
             report.add(status, test, float(seconds), "".join(detail))
 
-    result = vm.run(line, f"{name}-{flavour}", flavour, on_line=take, **options)
+    result = vm.run(lines, f"{name}-{flavour}", flavour, on_line=take, **options)
     failed_tests = any(text.startswith("RESULT fail ") for text in result.lines)
     failure = result.failure()
     if failure and result.code == 1 and failed_tests and not result.problems and not result.timed_out:
@@ -128,59 +129,76 @@ def in_vm(report, name, line, flavour, **options):
     report.add("fail" if failure else "pass", f"{name}:clean kernel log", result.seconds, f"{failure}; see {result.log}")
 
 
+MODULE = ["/avio/tests/vm/module.py"]
+
+
+def guest_initrd(flavour):
+    """Build what a guest on the whole stack needs; its initramfs as the VM sees it."""
+    build.modules(flavour)
+    build.userspace()
+    return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio"]).relative_to(CHECKOUT))
+
+
 def module(flavour):
     """KUnit and the hostile driver."""
 
     def run(report):
         build.modules(flavour)
         build.hostile()
-        say("VMs run on {} ({})".format(*host.accelerator()))
-        line = ["python3", "/avio/tests/vm/module.py"]
-        in_vm(report, "module", line, flavour, timeout=900 if flavour == "normal" else 2000)
+        in_vm(report, "module", MODULE, flavour, timeout=900)
 
     return run
 
 
-def stack(flavour, guest_flavour="normal", brief=False):
+def stack(report):
     """Guests on the whole stack."""
+    build.modules("normal")
+    line = ["/avio/tests/vm/stack.py", guest_initrd("normal")]
+    in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0"], timeout=1200)
 
-    def run(report):
-        build.modules(flavour)
-        build.modules(guest_flavour)
-        build.userspace()
-        initrd = initramfs.make("guest", guest_flavour, ["/usr/bin/fio"])
-        line = ["python3", "/avio/tests/vm/stack.py", "/avio/" + str(initrd.relative_to(CHECKOUT))]
-        line += ["brief"] if brief else []
-        options = {"guest_flavour": guest_flavour, "cpus": 2 if brief else 4, "memory": "4G", "append": ["kunit.autorun=0"]}
-        name = "stack" if guest_flavour == "normal" else f"stack-{guest_flavour}-guest-on"
-        in_vm(report, name, line, flavour, **options, timeout=1200)
 
-    return run
+def debug_host(report):
+    """Everything of the host's side in one VM, for a debug kernel boots slowly."""
+    build.modules("debug")
+    build.hostile()
+    lines = [*MODULE, "--", "/avio/tests/vm/stack.py", guest_initrd("normal"), "brief"]
+    in_vm(report, "host", lines, "debug", memory="4G", timeout=2400)
+
+
+def debug_guest(report):
+    """The guest's driver under the checkers, on a normal host."""
+    build.modules("normal")
+    line = ["/avio/tests/vm/stack.py", guest_initrd("debug"), "brief"]
+    in_vm(report, "guest", line, "normal", guest_flavour="debug", memory="4G", append=["kunit.autorun=0"], timeout=1200)
 
 
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description="Run the tests.")
     parser.add_argument("--flavour", choices=["normal", "debug"], default="normal")
-    parser.add_argument("--only", action="append", choices=["user", "module", "stack", "guest"], help="run this group alone")
+    parser.add_argument("--only", action="append", metavar="GROUP", help="run this group alone: user, module, stack; with debug, host, guest")
     args = parser.parse_args()
+    say("VMs run on {} ({})".format(*host.accelerator()))
+    # Under emulation a debug kernel inside a debug kernel would take hours: the host's side and the guest's are tried in
+    # turn.
     groups = {
-        "user": ("user space", user),
-        "module": ("module: KUnit and hostile driver", module(args.flavour)),
-        "stack": ("whole stack", stack(args.flavour)),
-    }
-    if args.flavour == "debug":
-        # Under emulation a debug kernel inside a debug kernel would take hours: the host's side and the guest's are
-        # tried in turn.
-        groups = {
-            "module": groups["module"],
-            "stack": ("whole stack, normal guests", stack("debug", "normal", brief=True)),
-            "guest": ("whole stack, debug guests on a normal host", stack("normal", "debug", brief=True)),
-        }
+        "normal": {
+            "user": ("user space", user),
+            "module": ("module: KUnit and hostile driver", module("normal")),
+            "stack": ("whole stack", stack),
+        },
+        "debug": {
+            "host": ("debug host: KUnit, hostile driver, whole stack", debug_host),
+            "guest": ("debug guest on a normal host", debug_guest),
+        },
+    }[args.flavour]
+    unknown = set(args.only or []) - set(groups)
+    if unknown:
+        parser.error(f"--flavour {args.flavour} has the groups {', '.join(groups)}, not {', '.join(unknown)}")
     report = Report()
     for key, (name, function) in groups.items():
         if not args.only or key in args.only:
-            timed(report, f"{name} ({args.flavour} kernel)" if key not in ("user", "guest") else name, function)
+            timed(report, name, function)
     return report.close()
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""The first thing that runs in a test VM: runs the command that it is given, then, in a debug kernel, looks for leaks."""
+"""The first thing that runs in a test VM: runs the Python scripts that it is given, with `--` between them, or a command
+after `-c`; then, in a debug kernel, looks for leaks."""
 
 import os
 import subprocess
@@ -20,9 +21,23 @@ def leaks():
         return file.read()
 
 
+def lines(arguments):
+    """The command lines to run."""
+    if arguments[0] == "-c":
+        return [arguments[1:]]
+    scripts, rest = [], arguments
+    while rest:
+        end = rest.index("--") if "--" in rest else len(rest)
+        scripts.append([sys.executable, *rest[:end]])
+        rest = rest[end + 1 :]
+    return scripts
+
+
 def main():
-    """Run the command; its exit code, or 1 if memory leaked."""
-    code = subprocess.run(sys.argv[1:], check=False).returncode
+    """Run all of them; an exit code that is not 0 if there was one, or 1 if memory leaked."""
+    code = 0
+    for line in lines(sys.argv[1:]):
+        code = subprocess.run(line, check=False).returncode or code
     if os.path.exists(KMEMLEAK):
         found = leaks()
         if found:

@@ -60,7 +60,9 @@ def hostile():
     ended = subprocess.run(line, check=False, timeout=600 * PATIENCE).returncode
     with case("hostile:ended"):
         check(ended in (0, 1), f"avio-hostile ended with exit code {ended}")
-    sh("umount", "/mnt")
+    with case("hostile:devices-are-free"):
+        sh("umount", "/mnt")
+        sh("rmmod", "null_blk", "brd")
 
 
 def main():
