@@ -3,16 +3,13 @@
 //! What a VMM says to `/dev/avio-stor`. One open file is one adapter.
 //!
 //! Order: [`SET_MEMORY`], [`ADD_LUN`] as often as needed, then for each run of the guest's driver [`SET_FEATURES`],
-//! [`SET_QUEUE`] for each queue, [`START`], and at its reset [`STOP`]. Reserved fields must be zero. A call that is
+//! [`SET_QUEUE`] for each queue, [`START`], and at its reset [`STOP`]. LUNs may change at any time. Reserved fields must be zero. A call that is
 //! refused changes nothing; where its argument has an `error` field, a [`SetupError`] stands in it beside the errno.
 
 use crate::wire::wire_struct;
 
 const fn ioc(dir: u32, nr: u32, size: u32) -> u32 {
     (dir << 30) | (size << 16) | ((TYPE as u32) << 8) | nr
-}
-const fn write(nr: u32, size: u32) -> u32 {
-    ioc(1, nr, size)
 }
 const fn read(nr: u32, size: u32) -> u32 {
     ioc(2, nr, size)
@@ -29,19 +26,35 @@ pub const GET_INFO: u32 = read(0x00, 64);
 /// Replace the table of guest memory: [`SetMemory`].
 pub const SET_MEMORY: u32 = read_write(0x01, 32);
 /// Attach a block device as a LUN: [`AddLun`].
-pub const ADD_LUN: u32 = read_write(0x02, 192);
-/// Detach a LUN; only while stopped: [`RemoveLun`].
-pub const REMOVE_LUN: u32 = write(0x03, 16);
+pub const ADD_LUN: u32 = read_write(0x02, 200);
+/// Detach a LUN: [`RemoveLun`].
+pub const REMOVE_LUN: u32 = read_write(0x03, 16);
 /// Set what was negotiated: [`SetFeatures`].
 pub const SET_FEATURES: u32 = read_write(0x04, 24);
 /// Describe a queue pair: [`SetQueue`].
 pub const SET_QUEUE: u32 = read_write(0x05, 56);
 /// Serve the queues: [`Start`].
 pub const START: u32 = read_write(0x06, 16);
-/// Stop serving, finish what is in flight, forget queues and features. No argument.
+/// Stop serving, finish what is in flight, forget queues and features. No argument. EAGAIN while a backing does not
+/// give back what it has: no queue is served any more; call again.
 pub const STOP: u32 = ioc(0, 0x07, 0);
 /// State and counters of a queue: [`QueueStatus`].
 pub const GET_QUEUE: u32 = read_write(0x08, 128);
+/// Look at a LUN's backing again, and change its state: [`UpdateLun`].
+pub const UPDATE_LUN: u32 = read_write(0x09, 160);
+/// Limit a LUN's rate: [`SetLimits`].
+pub const SET_LIMITS: u32 = read_write(0x0a, 48);
+/// State and counters of a LUN: [`LunStatus`].
+pub const GET_LUN: u32 = read_write(0x0b, 512);
+/// Take no more requests and wait for those in flight; the rings keep their positions. No argument. EAGAIN as for
+/// [`STOP`].
+pub const QUIESCE: u32 = ioc(0, 0x0c, 0);
+/// Go on after [`QUIESCE`]. No argument.
+pub const RESUME: u32 = ioc(0, 0x0d, 0);
+/// Carry out a task command of the guest: [`Task`].
+pub const TASK: u32 = read_write(0x0e, 32);
+/// Set how long workers poll before they sleep: [`SetPoll`].
+pub const SET_POLL: u32 = read_write(0x0f, 16);
 
 wire_struct! {
     /// Argument of [`GET_INFO`].
@@ -103,20 +116,21 @@ wire_struct! {
 
 wire_struct! {
     /// Argument of [`ADD_LUN`].
-    pub struct AddLun(192) {
+    pub struct AddLun(200) {
         /// LUN, less than [`MAX_LUNS`](crate::MAX_LUNS), free.
         pub lun: u32,
         /// An open block device. The module keeps the file; the caller may close its descriptor.
         pub fd: i32,
-        /// [`lun_flags::READ_ONLY`](crate::stor::lun_flags::READ_ONLY) or zero. A device opened read-only must be
+        /// [`lun_flags::READ_ONLY`](crate::stor::lun_flags::READ_ONLY),
+        /// [`lun_flags::GATED`](crate::stor::lun_flags::GATED), both, or zero. A device opened read-only must be
         /// attached so.
         pub flags: u32,
         /// Out: a [`SetupError`], zero on success.
         pub error: u32,
         /// Serial number that the guest is to see; the module only hands it back in `info`.
         pub serial: [u8; 40],
-        /// Zero.
-        pub reserved: [u64; 1],
+        /// World-wide name that the guest is to see, likewise.
+        pub wwn: [u8; 16],
         /// Out: the LUN as the guest is to see it.
         pub info: crate::stor::LunInfo,
     }
@@ -127,10 +141,134 @@ wire_struct! {
     pub struct RemoveLun(16) {
         /// Which LUN.
         pub lun: u32,
+        /// [`remove_flags`].
+        pub flags: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
         /// Zero.
-        pub reserved: [u32; 3],
+        pub reserved: u32,
     }
 }
+
+/// Flags of a [`RemoveLun`].
+pub mod remove_flags {
+    /// Although requests are in flight: they end as [`Aborted`](crate::stor::Status::Aborted).
+    pub const FORCE: u32 = 1 << 0;
+}
+
+wire_struct! {
+    /// Argument of [`UPDATE_LUN`].
+    pub struct UpdateLun(160) {
+        /// Which LUN.
+        pub lun: u32,
+        /// What the LUN is to be from now on: of [`lun_flags`](crate::stor::lun_flags), `GATED` and `LOST`.
+        pub flags: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Zero.
+        pub reserved: [u32; 5],
+        /// Out: the LUN as the guest is to see it.
+        pub info: crate::stor::LunInfo,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`SET_LIMITS`]. A rate of zero is no limit. What was not used of a rate adds up to the burst.
+    pub struct SetLimits(48) {
+        /// Which LUN.
+        pub lun: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Requests a second.
+        pub iops: u64,
+        /// Requests at once, after a pause; zero for a tenth of a second's worth.
+        pub iops_burst: u64,
+        /// Bytes a second.
+        pub bytes: u64,
+        /// Bytes at once, after a pause; zero for a tenth of a second's worth.
+        pub bytes_burst: u64,
+        /// Zero.
+        pub reserved: u64,
+    }
+}
+
+/// Latency classes of a [`LunStatus`].
+pub const LATENCY_CLASSES: usize = 32;
+
+wire_struct! {
+    /// Argument of [`GET_LUN`]. Counters run from the LUN's ADD_LUN.
+    pub struct LunStatus(512) {
+        /// Which LUN.
+        pub lun: u32,
+        /// [`lun_flags`](crate::stor::lun_flags) as of now.
+        pub flags: u32,
+        /// Requests that the backing has.
+        pub in_flight: u32,
+        /// Requests that wait for the LUN's limits.
+        pub held_back: u32,
+        /// READs carried out.
+        pub reads: u64,
+        /// Their bytes.
+        pub read_bytes: u64,
+        /// WRITEs carried out.
+        pub writes: u64,
+        /// Their bytes.
+        pub write_bytes: u64,
+        /// FLUSHes carried out.
+        pub flushes: u64,
+        /// DISCARDs, SECURE_ERASEs and WRITE_ZEROES carried out.
+        pub ranges: u64,
+        /// Requests that had to wait for the LUN's limits.
+        pub throttled: u64,
+        /// Requests by how they ended, by [`Status`](crate::stor::Status).
+        pub statuses: [u64; 16],
+        /// How long requests took, of one in [`LATENCY_SAMPLE`]: in class *n* from 2ⁿ µs to less than 2ⁿ⁺¹ µs, in class
+        /// 0 also those under 1 µs.
+        pub latency: [u64; 32],
+        /// Zero.
+        pub reserved: [u64; 7],
+    }
+}
+
+/// One in so many requests of a queue has its latency taken.
+pub const LATENCY_SAMPLE: u32 = 16;
+
+wire_struct! {
+    /// Argument of [`TASK`].
+    pub struct Task(32) {
+        /// One of [`pci::task`](crate::pci::task).
+        pub kind: u32,
+        /// Which LUN.
+        pub lun: u32,
+        /// For an ABORT, which queue.
+        pub queue: u32,
+        /// For an ABORT, which tag.
+        pub tag: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Out: how many of the requests in question the backing still has.
+        pub in_flight: u32,
+        /// Zero.
+        pub reserved: u64,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`SET_POLL`].
+    pub struct SetPoll(16) {
+        /// Longest time in nanoseconds for which a worker without requests polls its ring before it asks for a doorbell
+        /// and sleeps, at most [`MAX_POLL_NS`]. Within it the worker finds the best time by itself; zero is never.
+        pub window_ns: u32,
+        /// Out: a [`SetupError`], zero on success.
+        pub error: u32,
+        /// Zero.
+        pub reserved: u64,
+    }
+}
+
+/// Most that [`SetPoll::window_ns`] can be.
+pub const MAX_POLL_NS: u32 = 1_000_000;
+
 
 wire_struct! {
     /// Argument of [`SET_FEATURES`].
@@ -213,8 +351,16 @@ wire_struct! {
         pub interrupts_suppressed: u64,
         /// Requests that ended in an error, all statuses but `Ok`.
         pub errors: u64,
+        /// Position of the next submission entry that the device will take.
+        pub submission: u32,
+        /// Position of the next completion entry that it will post.
+        pub completion: u32,
+        /// Times that the worker polled before it slept.
+        pub polls: u64,
+        /// Of these, how often work came.
+        pub polls_found: u64,
         /// Zero.
-        pub reserved: [u64; 7],
+        pub reserved: [u64; 4],
     }
 }
 
@@ -264,11 +410,21 @@ pub enum SetupError {
     NoMemoryTable = 20,
     /// A worker thread could not be made.
     NoWorker = 21,
+    /// The LUN has requests in flight.
+    LunInFlight = 22,
+    /// There is no such LUN.
+    LunAbsent = 23,
+    /// A rate or time beyond what can be set.
+    LimitRange = 24,
+    /// No such task, queue or tag.
+    TaskRange = 25,
+    /// The adapter is being stopped, or is quiesced.
+    Stopping = 26,
 }
 
 impl SetupError {
     /// Every error, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Reserved,
         Self::Running,
         Self::TooManyRegions,
@@ -290,6 +446,11 @@ impl SetupError {
         Self::NotConfigured,
         Self::NoMemoryTable,
         Self::NoWorker,
+        Self::LunInFlight,
+        Self::LunAbsent,
+        Self::LimitRange,
+        Self::TaskRange,
+        Self::Stopping,
     ];
 
     /// The error with this number.
@@ -333,6 +494,11 @@ impl SetupError {
             Self::NotConfigured => "features and every queue must be set before start",
             Self::NoMemoryTable => "no guest memory was set",
             Self::NoWorker => "a worker thread could not be created",
+            Self::LunInFlight => "the LUN has requests in flight; wait, or remove it by force",
+            Self::LunAbsent => "no such LUN",
+            Self::LimitRange => "a limit out of range; polls last at most 1000000 ns",
+            Self::TaskRange => "no such task, queue or tag",
+            Self::Stopping => "the adapter is stopping or quiesced; finish that first",
         }
     }
 }

@@ -53,6 +53,13 @@ pub mod features {
     pub const FUA: u64 = 1 << 1;
     /// Requests whose segments lie in a list in guest memory.
     pub const SEGMENT_LIST: u64 = 1 << 2;
+    /// The commands that name blocks and move no data: DISCARD, SECURE_ERASE, WRITE_ZEROES.
+    pub const RANGES: u64 = 1 << 3;
+    /// LUNs that change while the driver runs: the configuration interrupt and the status
+    /// [`Attention`](crate::stor::Status::Attention).
+    pub const EVENTS: u64 = 1 << 4;
+    /// The task registers.
+    pub const TASKS: u64 = 1 << 5;
     /// All that this version defines.
-    pub const ALL: u64 = FLUSH | FUA | SEGMENT_LIST;
+    pub const ALL: u64 = FLUSH | FUA | SEGMENT_LIST | RANGES | EVENTS | TASKS;
 }

@@ -59,6 +59,17 @@ pub mod reg {
     pub const ERROR: u64 = 0x38;
     /// r: which queue the last START failed at.
     pub const ERROR_INDEX: u64 = 0x3c;
+    /// rw: LUN that the next task command is for.
+    pub const TASK_LUN: u64 = 0x40;
+    /// rw: for an ABORT, the queue (bits 16 to 31) and the tag (bits 0 to 15).
+    pub const TASK_REQUEST: u64 = 0x44;
+    /// w: one of [`super::task`]; carried out before the write returns, in any state.
+    pub const TASK: u64 = 0x48;
+    /// r: what the last task command left: how many of its requests the backing still has, or
+    /// [`super::task::REFUSED`].
+    pub const TASK_RESULT: u64 = 0x4c;
+    /// rw in any state: first of 8 words with a bit for each LUN, which the driver sets while the LUN is in use.
+    pub const LUNS_IN_USE: u64 = 0x60;
     /// rw: first of the queue blocks, each of [`QUEUE_STRIDE`] bytes.
     pub const QUEUES: u64 = 0x800;
     /// Length of a queue block.
@@ -103,6 +114,20 @@ pub mod state {
     pub const RUNNING: u32 = 1;
     /// START failed; see [`super::reg::ERROR`]. RESET leads back to stopped.
     pub const FAILED: u32 = 2;
+    /// RESET was written, and a backing still has requests; stopped as soon as it has ended them.
+    pub const STOPPING: u32 = 3;
+}
+
+/// Values of [`reg::TASK`] and of [`ioctl::Task::kind`](crate::ioctl::Task).
+pub mod task {
+    /// The request ends as [`Aborted`](crate::stor::Status::Aborted), as soon as the backing lets go of it.
+    pub const ABORT: u32 = 1;
+    /// All requests of the LUN do.
+    pub const LUN_RESET: u32 = 2;
+    /// The guest knows that the LUN's backing was replaced.
+    pub const OPEN_GATE: u32 = 3;
+    /// Value of [`reg::TASK_RESULT`](super::reg::TASK_RESULT): no such command or LUN.
+    pub const REFUSED: u32 = u32::MAX;
 }
 
 /// MSI-X vector for changes of the configuration.

@@ -26,7 +26,7 @@ pub const INLINE_SEGMENTS: usize = 3;
 pub const MAX_SEGMENTS: u32 = 256;
 
 /// Most bytes that a request can move.
-pub const MAX_REQUEST_BYTES: u32 = 1 << 20;
+pub const MAX_REQUEST_BYTES: u32 = 4 << 20;
 
 /// Words of the control block, as byte offsets of 32-bit values. The driver writes the first cache line and the
 /// device the second, so that neither writes a line that the other polls for a different reason.
@@ -81,7 +81,8 @@ wire_struct! {
         pub segments: u16,
         /// First sector, in units of [`SECTOR_SIZE`](crate::SECTOR_SIZE); zero where the command has none.
         pub sector: u64,
-        /// The segments, or in the first one the list; unused ones are zero.
+        /// The segments, or in the first one the list; unused ones are zero. A command without data that names blocks
+        /// has their number, in sectors, as the address of the first.
         pub inline: [Segment; 3],
     }
 }

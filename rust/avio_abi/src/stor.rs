@@ -12,12 +12,20 @@ pub mod opcode {
     pub const WRITE: u8 = 2;
     /// Make all completed writes of the LUN durable. No sector, no segments.
     pub const FLUSH: u8 = 3;
+    /// The LUN may forget these blocks; what they then hold is anything. No segments.
+    pub const DISCARD: u8 = 4;
+    /// Forget these blocks and every copy of them. No segments.
+    pub const SECURE_ERASE: u8 = 5;
+    /// These blocks are zero from now on. No segments.
+    pub const WRITE_ZEROES: u8 = 6;
 }
 
 /// Flags of a storage command.
 pub mod flags {
     /// With WRITE: complete only when these blocks are durable.
     pub const FUA: u8 = 1 << 0;
+    /// With WRITE_ZEROES: the blocks stay allocated, so that a later write to them cannot run out of space.
+    pub const KEEP: u8 = 1 << 1;
 }
 
 /// How a storage command ended.
@@ -44,11 +52,17 @@ pub enum Status {
     NoSpace = 8,
     /// The host lacked memory; the same request may succeed later.
     NoMemory = 9,
+    /// The LUN has changed since the last request to it. Nothing was done; read its description and send again.
+    Attention = 10,
+    /// The LUN's backing was replaced by another, and the guest has not said yet that it knows. Nothing was done.
+    Replaced = 11,
+    /// Ended by a task command, or because its LUN was taken away.
+    Aborted = 12,
 }
 
 impl Status {
     /// Every status, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Ok,
         Self::IoError,
         Self::Unsupported,
@@ -59,6 +73,9 @@ impl Status {
         Self::BadAddress,
         Self::NoSpace,
         Self::NoMemory,
+        Self::Attention,
+        Self::Replaced,
+        Self::Aborted,
     ];
 
     /// The status with this number.
@@ -79,6 +96,9 @@ impl Status {
             Self::BadAddress => "bad_address",
             Self::NoSpace => "no_space",
             Self::NoMemory => "no_memory",
+            Self::Attention => "attention",
+            Self::Replaced => "replaced",
+            Self::Aborted => "aborted",
         }
     }
 }
@@ -95,6 +115,11 @@ pub mod lun_flags {
     pub const FUA: u32 = 1 << 3;
     /// The medium has no seek cost.
     pub const NON_ROTATIONAL: u32 = 1 << 4;
+    /// The backing was replaced by another: every request ends as [`Status::Replaced`](super::Status::Replaced) until
+    /// the guest gives [`task::OPEN_GATE`](crate::pci::task::OPEN_GATE).
+    pub const GATED: u32 = 1 << 5;
+    /// The backing is gone, and may come back: every request ends in an error.
+    pub const LOST: u32 = 1 << 6;
 }
 
 wire_struct! {
@@ -117,7 +142,21 @@ wire_struct! {
         pub segment_align: u32,
         /// Serial number, ASCII, filled with zeroes.
         pub serial: [u8; 40],
+        /// Most sectors of one DISCARD; zero if the LUN has none.
+        pub max_discard: u32,
+        /// What a DISCARD should be a multiple of, in bytes.
+        pub discard_granularity: u32,
+        /// Most sectors of one SECURE_ERASE; zero if the LUN has none.
+        pub max_secure_erase: u32,
+        /// Most sectors of one WRITE_ZEROES; zero if the LUN has none.
+        pub max_write_zeroes: u32,
+        /// World-wide name, as NAA, EUI-64 or NGUID bytes, filled with zeroes; zero if there is none.
+        pub wwn: [u8; 16],
+        /// Changes whenever this description does, or another LUN takes its place.
+        pub changes: u32,
         /// Zero.
-        pub reserved: [u64; 7],
+        pub reserved: u32,
+        /// Zero.
+        pub reserved1: [u64; 2],
     }
 }
