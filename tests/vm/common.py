@@ -137,6 +137,8 @@ class Guest:
     """A KVM guest in our VMM. Its console is echoed with `guest| ` before each line, so that its kernel's log is
     searched too; its `GUEST-RESULT status name seconds detail` lines are kept."""
 
+    STDIN = subprocess.DEVNULL
+
     def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False):
         cmdline = f"console=ttyS0 panic=-1 loglevel=5 kunit.autorun=0 avio_task={task} {append}".strip()
         line = self.command(disks, initrd, cmdline, cpus, memory)
@@ -145,7 +147,7 @@ class Guest:
         self.results, self.lines, self.quiet = [], [], quiet
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            [str(word) for word in line], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [str(word) for word in line], stdin=self.STDIN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -203,6 +205,58 @@ class Guest:
         for status, name, seconds, detail in self.results:
             result(status, f"{prefix}:{name}", seconds, detail)
         check(any(True for _ in self.results), f"the guest reported no results: {self.tail()}")
+
+
+class Shell(Guest):
+    """A guest that does what we say, through its console."""
+
+    STDIN = subprocess.PIPE
+
+    def __init__(self, disks, initrd, wanted=None, **options):
+        append = f"avio_disks={len(disks) if wanted is None else wanted} {options.pop('append', '')}"
+        super().__init__("shell", disks, initrd, append=append, **options)
+        self.asked = 0
+
+    def ready(self, seconds=60):
+        """Wait until it listens."""
+        wait_for(lambda: self.said("GUEST-SHELL") or self.process.poll() is not None, seconds, "the guest's shell")
+        check(self.process.poll() is None, f"the guest has ended: {self.tail()}")
+
+    def start(self, command):
+        """Begin a command; its number for `answer`."""
+        self.asked += 1
+        self.process.stdin.write(f"{self.asked} {command}\n".encode())
+        self.process.stdin.flush()
+        return self.asked
+
+    def answer(self, number, seconds=60):
+        """Wait for a command's end; its exit code and what it printed."""
+        mark = f"GUEST-ANSWER {number} "
+
+        def found():
+            return next((line for line in self.lines if line.startswith(mark)), None)
+
+        wait_for(lambda: found() or self.process.poll() is not None, seconds, f"answer {number}; last words: {self.tail()}")
+        check(found(), f"the guest ended before its answer: {self.tail()}")
+        said = f"GUEST-SAYS {number} "
+        text = "\n".join(line[len(said) :] for line in self.lines if line.startswith(said))
+        return int(found().split()[2]), text
+
+    def try_to(self, command, seconds=60):
+        """Have a command done; its exit code and what it printed."""
+        return self.answer(self.start(command), seconds)
+
+    def do(self, command, seconds=60):
+        """Have a command done that must succeed; what it printed."""
+        code, text = self.try_to(command, seconds)
+        check(code == 0, f"in the guest, `{command}` ended with {code}: {text[-400:]}")
+        return text
+
+    def refuses(self, command, seconds=60):
+        """Have a command done that must fail; what it printed."""
+        code, text = self.try_to(command, seconds)
+        check(code, f"in the guest, `{command}` succeeded: {text[-400:]}")
+        return text
 
 
 def finish():
