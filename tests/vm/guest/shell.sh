@@ -13,3 +13,35 @@ task_shell() {
         echo "GUEST-ANSWER $id $code"
     done
 }
+
+# Verified I/O on a disk in the background, round after round, until `unload`: a neighbour of whatever is done meanwhile.
+beside() {
+    (
+        while [ ! -e /tmp/stop ]; do
+            fio --name=beside --filename="/dev/$1" --rw=randwrite --bs=4k --size=2m --iodepth=8 --direct=1 \
+                --ioengine=libaio --verify=crc32c --do_verify=1 --verify_fatal=1 --output=/tmp/beside.out || break
+        done
+        [ -e /tmp/stop ]
+        echo $? >/tmp/beside.code
+    ) </dev/null >/tmp/beside.log 2>&1 &
+}
+
+# Ends it; fails if it had found anything wrong.
+end_beside() {
+    touch /tmp/stop
+    until [ -s /tmp/beside.code ]; do sleep 0.1; done
+    rm /tmp/stop
+    [ "$(cat /tmp/beside.code)" = 0 ] || { cat /tmp/beside.out /tmp/beside.log; return 1; }
+    rm /tmp/beside.code
+}
+
+# Waits until a command says a value.
+until_is() {
+    wanted=$1; shift
+    tries=0
+    until [ "$("$@")" = "$wanted" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 300 ] || { echo "$* says $("$@"), not $wanted"; return 1; }
+        sleep 0.1
+    done
+}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: block devices to put behind LUNs, of the kinds that people have, made and taken down by name."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from common import check, loop, modprobe, sh, wait_for
+
+NULLB = Path("/sys/kernel/config/nullb")
+NVMET = Path("/sys/kernel/config/nvmet")
+
+
+def write(path, value):
+    """Set an attribute."""
+    Path(path).write_text(f"{value}\n", encoding="ascii")
+
+
+def null_blk(name, mib=64, **attributes):
+    """A memory disk of null_blk, by configfs; its path."""
+    if not NULLB.exists():
+        modprobe("null_blk", "nr_devices=0")
+    folder = NULLB / name
+    folder.mkdir()
+    settings = {"size": mib, "memory_backed": 1, **attributes, "power": 1}
+    for attribute, value in settings.items():
+        write(folder / attribute, value)
+    wait_for(Path(f"/dev/{name}").exists, 10, f"/dev/{name}")
+    return f"/dev/{name}"
+
+
+def remove_null_blk(name):
+    """Take it away, whoever has it open."""
+    (NULLB / name).rmdir()
+
+
+def sectors(device):
+    """Capacity in units of 512 bytes."""
+    return int(sh("blockdev", "--getsz", device))
+
+
+def dm(name, *table):
+    """A device-mapper device of these lines; its path."""
+    load = subprocess.run(
+        ["dmsetup", "create", name, "--noudevsync"], input="\n".join(table), text=True, check=False, capture_output=True
+    )
+    check(load.returncode == 0, f"dmsetup create {name}: {load.stderr}")
+    sh("dmsetup", "mknodes", name)
+    return f"/dev/mapper/{name}"
+
+
+def dm_reload(name, *table):
+    """Another table for it, at once."""
+    load = subprocess.run(
+        ["dmsetup", "reload", name, "--noudevsync"], input="\n".join(table), text=True, check=False, capture_output=True
+    )
+    check(load.returncode == 0, f"dmsetup reload {name}: {load.stderr}")
+    sh("dmsetup", "resume", name, "--noudevsync")
+
+
+def linear(device, start=0, length=None):
+    """A table line that maps to a device."""
+    return f"0 {length or sectors(device) - start} linear {device} {start}"
+
+
+def partitions(device):
+    """Make two partitions; their paths."""
+    subprocess.run(["sfdisk", "-q", device], input="label: gpt\nsize=16M\n,\n", text=True, check=True)
+    sh("partprobe", device)
+    paths = [Path(f"{device}{mark}{n}") for n in (1, 2) for mark in ("p", "")]
+    wait_for(lambda: sum(p.exists() for p in paths) >= 2, 10, f"partitions of {device}")
+    return [str(p) for p in paths if p.exists()]
+
+
+def nvme_tcp(backing, port=4420):
+    """The way to a device over NVMe on TCP, target and host both here; the path on this side."""
+    for module in ("nvmet", "nvmet-tcp", "nvme-tcp"):
+        modprobe(module)
+    sh("ip", "link", "set", "lo", "up")
+    name = "nqn.2026-11.avio:test"
+    subsystem = NVMET / "subsystems" / name
+    subsystem.mkdir()
+    write(subsystem / "attr_allow_any_host", 1)
+    namespace = subsystem / "namespaces" / "1"
+    namespace.mkdir()
+    write(namespace / "device_path", backing)
+    write(namespace / "enable", 1)
+    place = NVMET / "ports" / "1"
+    place.mkdir()
+    for attribute, value in (("adrfam", "ipv4"), ("traddr", "127.0.0.1"), ("trsvcid", port), ("trtype", "tcp")):
+        write(place / f"addr_{attribute}", value)
+    os.symlink(subsystem, place / "subsystems" / name)
+    before = set(Path("/sys/block").glob("nvme*n1"))
+    sh("nvme", "connect", "-t", "tcp", "-a", "127.0.0.1", "-s", port, "-n", name)
+    wait_for(lambda: set(Path("/sys/block").glob("nvme*n1")) - before, 20, "the NVMe disk")
+    new = (set(Path("/sys/block").glob("nvme*n1")) - before).pop()
+    return f"/dev/{new.name}"
+
+
+__all__ = ["dm", "dm_reload", "linear", "loop", "null_blk", "nvme_tcp", "partitions", "remove_null_blk", "sectors"]

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: LUNs that change under a guest's load, and every kind of backing behind them. One guest stays up through
+most of it and is told what to do. Argument: the guest's initramfs."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from backings import dm, dm_reload, linear, loop, null_blk, nvme_tcp, partitions, remove_null_blk, sectors
+from common import GUEST_IMAGE, Shell, case, check, equal, finish, insert, modprobe, remove, sh, wait_for
+from control import Control
+
+INITRD = sys.argv[1]
+SOCKET, STATE = Path("/tmp/avio.socket"), Path("/tmp/avio.state")
+
+
+class Machine(Shell):
+    """A guest with a control socket and a state file."""
+
+    def command(self, disks, initrd, cmdline, cpus, memory):
+        line = super().command(disks, initrd, cmdline, cpus, memory)
+        return [*line, "--control", SOCKET, "--state", STATE]
+
+    def control(self):
+        """Its control socket."""
+        wait_for(SOCKET.exists, 20, f"{SOCKET}")
+        return Control(SOCKET)
+
+    def wait_disks(self, count):
+        """Wait until it has so many disks; their names."""
+        return self.do(f"wait_disks {count}; disks").split()
+
+    def disk_of(self, lun):
+        """Name of the disk of a LUN."""
+        return self.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
+
+    def unchanged_log(self):
+        """Where its kernel's log stands, for `logged`."""
+        return int(self.do("dmesg | wc -l"))
+
+    def logged(self, since, *words):
+        """Wait until its kernel has said all these words in one line since then."""
+        pattern = " | ".join(f"grep -F -- '{word}'" for word in words)
+        self.do(f"t=0; until dmesg | tail -n +{since + 1} | {pattern}; do t=$((t+1)); [ $t -lt 100 ]; sleep 0.1; done")
+
+
+def host_sum(device, offset=1 << 20, length=1 << 20):
+    """Checksum of a piece of a device, as the host sees it."""
+    return sh("sh", "-c", f"dd if={device} bs=64k iflag=direct,skip_bytes,count_bytes skip={offset} count={length} | sha256sum").splitlines()[-1].split()[0]
+
+
+def requests_of(device):
+    """Reads and writes that a device has carried out."""
+    words = Path(f"/sys/class/block/{Path(device).name}/stat").read_text(encoding="ascii").split()
+    return int(words[0]) + int(words[4])
+
+
+def hot_add(guest, control):
+    """A disk comes without any I/O of the guest's, and works, while its neighbour is busy."""
+    path = null_blk("added", 32)
+    with case("storage:hot-add-under-load"):
+        guest.do(f"beside {guest.disk_of(0)}")
+        control("add-lun", path=path, lun=7)
+        guest.wait_disks(3)
+        disk = guest.disk_of(7)
+        told = guest.do(f"leave_pattern {disk}; sha256sum < /tmp/pattern").split()[0]
+        equal(host_sum(path), told, f"checksum on {path}")
+        guest.do("end_beside")
+    with case("storage:add-refusals"):
+        control.refuses("add-lun", "in use", "taken", path="/dev/ram1", lun=7)
+        control.refuses("add-lun", "already", "busy", "claimed", path=path)
+        control.refuses("add-lun", "255", path="/dev/ram1", lun=256)
+        control.refuses("add-lun", "/dev/nothing", path="/dev/nothing")
+
+
+def hot_remove(guest, control):
+    """A disk in use stays, unless it is taken by force: then its I/O ends in errors, and its neighbour's does not."""
+    disk = guest.disk_of(7)
+    with case("storage:remove-refused-in-use"):
+        guest.do(f"sleep 1000 </dev/{disk} & echo $! >/tmp/holder")
+        guest.do("sleep 0.5")
+        control.refuses("remove-lun", "in use", lun=7)
+        guest.do("kill $(cat /tmp/holder)")
+    with case("storage:S7-S9-forced-removal-under-load"):
+        guest.do(f"beside {guest.disk_of(0)}")
+        guest.do(f"(fio --name=doomed --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 >/tmp/doomed 2>&1; echo ended >>/tmp/doomed) </dev/null & sleep 1")
+        control("remove-lun", lun=7, force=True)
+        guest.do("until grep -q '^ended' /tmp/doomed; do sleep 0.1; done; grep -qi error /tmp/doomed")
+        guest.wait_disks(2)
+        guest.do("end_beside")
+    remove_null_blk("added")
+
+
+def resize(guest, control):
+    """A backing grows; the guest's disk does, with no I/O needed."""
+    with case("storage:resize"):
+        device, file = loop(16, "grows")
+        control("add-lun", path=device, lun=9)
+        guest.wait_disks(3)
+        disk = guest.disk_of(9)
+        equal(guest.do(f"attribute {disk} size").strip(), str(16 << 11), "capacity before")
+        os.truncate(file, 24 << 20)
+        sh("losetup", "-c", device)
+        guest.do(f"until_is {24 << 11} attribute {disk} size")
+        guest.do(f"edges {disk}")
+        control("remove-lun", lun=9)
+        guest.wait_disks(2)
+        sh("losetup", "-d", device)
+
+
+def gate(guest, control):
+    """S12: another device behind a LUN: not one byte of it is touched until somebody in the guest says so."""
+    with case("storage:S12-replacement-gate"):
+        old, new = null_blk("old", 16), null_blk("new", 16)
+        control("add-lun", path=old, lun=11)
+        guest.wait_disks(3)
+        disk = guest.disk_of(11)
+        guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
+        before, since = requests_of(new), guest.unchanged_log()
+        control("replace-lun", lun=11, path=new)
+        guest.logged(since, "LUN 11", "replace_dsk")
+        guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
+        guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
+        equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
+    with case("storage:S12-gate-survives-a-reboot"):
+        guest.process.stdin.write(b"0 reboot -f\n")
+        guest.process.stdin.flush()
+        wait_for(lambda: sum("GUEST-SHELL" in line for line in guest.lines) == 2, 90, "the guest's second start")
+        disk = guest.disk_of(11)
+        guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
+        equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
+    with case("storage:replace_dsk-opens-the-gate"):
+        guest.do(f"gvsdmgr -f replace_dsk -D /dev/gvsd0 -q lun=/dev/{disk}")
+        told = guest.do(f"leave_pattern {disk}; sha256sum < /tmp/pattern").split()[0]
+        equal(host_sum(new), told, f"checksum on {new}")
+        control("remove-lun", lun=11)
+        guest.wait_disks(2)
+        remove_null_blk("old")
+        remove_null_blk("new")
+
+
+def ranges(guest, control):
+    """DISCARD and WRITE ZEROES reach the backing; zeroes are zero."""
+    with case("storage:discard-and-write-zeroes"):
+        device, file = loop(16, "ranges")
+        control("add-lun", path=device, lun=12)
+        guest.wait_disks(3)
+        disk = guest.disk_of(12)
+        guest.do(f"dd if=/dev/urandom of=/dev/{disk} bs=1M count=8 oflag=direct conv=fsync")
+        full = os.stat(file).st_blocks
+        guest.do(f"blkdiscard -o 4M -l 2M /dev/{disk}")
+        wait_for(lambda: os.stat(file).st_blocks <= full - (2 << 11), 20, "the file behind to get a hole")
+        guest.do(f"blkdiscard -z -o 1M -l 1M /dev/{disk}")
+        equal(host_sum(device), host_sum("/dev/zero"), "checksum of what was zeroed")
+        guest.refuses(f"blkdiscard -o 16M -l 1M /dev/{disk}")
+        control("remove-lun", lun=12)
+        guest.wait_disks(2)
+        sh("losetup", "-d", device)
+
+
+def limits(guest, control):
+    """A LUN that is limited does no more than it may; its neighbour does more."""
+    with case("storage:limits"):
+        rate, burst = 200, 50
+        path = null_blk("slow", 32)
+        control("add-lun", path=path, lun=13, iops=rate, iops_burst=burst)
+        guest.wait_disks(3)
+        slow, quick = guest.disk_of(13), guest.disk_of(1)
+        fio = "fio --name=l --filename=/dev/{} --rw=randread --bs=4k --size=8m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=5 --output=/tmp/l{}"
+        begun, before = time.monotonic(), (requests_of(path), requests_of("/dev/ram1"))
+        guest.do(f"{fio.format(quick, 1)} & {fio.format(slow, 2)}; wait")
+        done = requests_of(path) - before[0]
+        elapsed = time.monotonic() - begun
+        check(done <= burst + rate * elapsed, f"{done} requests in {elapsed:.1f} s at {rate} a second and a burst of {burst}")
+        check(done > burst, f"only {done} requests: the burst and no more")
+        beside = requests_of("/dev/ram1") - before[1]
+        check(beside > done, f"the unlimited neighbour did {beside}, the limited LUN {done}")
+        control("set-limits", lun=13, iops=0)
+        control("remove-lun", lun=13)
+        guest.wait_disks(2)
+        remove_null_blk("slow")
+
+
+def stuck(guest, control):
+    """A backing that does not answer holds up itself only; it can be taken away, and the guest goes on."""
+    with case("storage:a-stuck-backing-holds-up-no-other"):
+        null_blk("under", 16)
+        path = dm("stuck", linear("/dev/under"))
+        control("add-lun", path=path, lun=14)
+        guest.wait_disks(3)
+        disk = guest.disk_of(14)
+        sh("dmsetup", "suspend", "--noflush", "stuck")
+        guest.do(f"(dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct; echo $? >/tmp/stuck) </dev/null >/dev/null 2>&1 &")
+        guest.do(f"beside {guest.disk_of(0)}; sleep 2; end_beside")
+        control.refuses("remove-lun", "in use", "in flight", lun=14)
+        sh("dmsetup", "resume", "stuck")
+        guest.do("until [ -s /tmp/stuck ]; do sleep 0.1; done; grep -qx 0 /tmp/stuck")
+        control("remove-lun", lun=14)
+        guest.wait_disks(2)
+        wait_for(lambda: "Open count:        0" in sh("dmsetup", "info", "stuck"), 20, "the module to let go of it")
+        sh("dmsetup", "remove", "stuck")
+        remove_null_blk("under")
+
+
+def lost_and_back(guest, control):
+    """A backing that vanishes is told to the guest with no I/O needed, and so is its return."""
+    with case("storage:S2-loss-and-return"):
+        modprobe("scsi_debug", "dev_size_mb=16", "delay=0", "sector_size=512")
+        place = Path(sh("sh", "-c", "ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*:*").split()[0])
+        name = next((place / "block").iterdir()).name
+        control("add-lun", path=f"/dev/{name}", lun=15)
+        guest.wait_disks(3)
+        disk = guest.disk_of(15)
+        guest.do(f"leave_pattern {disk}")
+        since = guest.unchanged_log()
+        (place / "delete").write_text("1", encoding="ascii")
+        guest.logged(since, "LUN 15", "lost")
+        guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct")
+        since = guest.unchanged_log()
+        host = place.parent.parent.name
+        Path(f"/sys/class/scsi_host/{host}/scan").write_text("- - -", encoding="ascii")
+        guest.logged(since, "LUN 15", "back")
+        guest.do(f"dd if=/dev/{disk} bs=64k skip=16 count=16 iflag=direct | cmp - /tmp/pattern")
+        control("remove-lun", lun=15)
+        guest.wait_disks(2)
+
+
+def unbound(guest):
+    """The driver leaves under load, and comes back."""
+    with case("storage:driver-leaves-under-load"):
+        disk = guest.disk_of(1)
+        address = guest.do("basename $(ls -d /sys/bus/pci/drivers/avio_stor/0000:*)").strip()
+        guest.do(f"fio --name=u --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/u 2>&1 & sleep 1")
+        guest.do(f"echo {address} > /sys/bus/pci/drivers/avio_stor/unbind")
+        guest.do("while pidof fio; do sleep 0.1; done; [ -z \"$(disks)\" ]")
+        guest.do(f"echo {address} > /sys/bus/pci/drivers/avio_stor/bind; wait_disks 2")
+        guest.do(f"verified {guest.disk_of(1)} 16 4m")
+
+
+def quiesced(guest, control):
+    """Quiesced, an adapter does nothing; resumed, it goes on where it was."""
+    with case("storage:quiesce-and-resume-under-load"):
+        guest.do(f"beside {guest.disk_of(1)}; sleep 1")
+        control("quiesce")
+        before = requests_of("/dev/ram1")
+        time.sleep(1)
+        equal(requests_of("/dev/ram1"), before, "I/Os on the backing of a quiesced adapter")
+        control("resume")
+        wait_for(lambda: requests_of("/dev/ram1") > before, 20, "I/O after resume")
+        guest.do("end_beside")
+
+
+def main():
+    """One guest, told what to do."""
+    with case("storage:guest"):
+        insert()
+        modprobe("brd", "rd_nr=2", "rd_size=65536")
+        disks = ["path=/dev/ram0,lun=0,serial=FIRST", "path=/dev/ram1,lun=1"]
+        guest = Machine(disks, INITRD, cpus=2)
+        guest.ready()
+        control = guest.control()
+    for step in (hot_add, hot_remove, resize, gate, ranges, limits, stuck, lost_and_back, quiesced):
+        step(guest, control)
+    unbound(guest)
+    with case("storage:guest-ends"):
+        guest.process.stdin.write(b"0 poweroff -f\n")
+        guest.process.stdin.flush()
+        guest.wait(60)
+        remove()
+    finish()
+
+
+main()
