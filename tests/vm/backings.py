@@ -97,4 +97,3 @@ def nvme_tcp(backing, port=4420):
     return f"/dev/{new.name}"
 
 
-__all__ = ["dm", "dm_reload", "linear", "loop", "null_blk", "nvme_tcp", "partitions", "remove_null_blk", "sectors"]

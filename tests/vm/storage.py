@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from backings import dm, dm_reload, linear, loop, null_blk, nvme_tcp, partitions, remove_null_blk, sectors
-from common import GUEST_IMAGE, Shell, case, check, equal, finish, insert, modprobe, remove, sh, wait_for
+from backings import dm, linear, loop, null_blk, remove_null_blk
+from common import Shell, case, check, equal, finish, insert, modprobe, remove, sh, wait_for
 from control import Control
 
 INITRD = sys.argv[1]

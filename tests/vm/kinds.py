@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: every kind of backing behind LUNs, many LUNs, several adapters, polled queues, and the limits of the
+VMM's cgroup. Argument: the guest's initramfs."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from backings import dm, linear, loop, null_blk, nvme_tcp, partitions, write
+from common import BIN, Shell, case, check, counters, equal, finish, insert, modprobe, remove, sh
+
+INITRD = sys.argv[1]
+
+
+def each_kind():
+    """A guest with a LUN on each kind of backing verifies its I/O on all of them, and the host finds what it left."""
+    backings, blocks = {}, {}
+    with case("kinds:backings"):
+        whole = null_blk("whole", 64, discard=1)
+        backings["whole-disk"] = whole
+        backings["partition"] = partitions(null_blk("parted", 64))[1]
+        null_blk("below", 64)
+        backings["logical-volume"] = dm("volume", linear("/dev/below", 2048))
+        backings["loop-over-file"] = loop(32, "file")[0]
+        backings["4k-blocks"] = null_blk("large", 32, blocksize=4096)
+        backings["nvme-tcp"] = nvme_tcp(null_blk("remote", 32))
+        blocks = {"4k-blocks": 4096}
+    with case("kinds:guest"):
+        disks = [f"path={path},lun={lun},serial=KIND{lun}" for lun, path in enumerate(backings.values())]
+        guest = Shell(disks, INITRD, cpus=2)
+        guest.ready()
+    for lun, (kind, path) in enumerate(backings.items()):
+        with case(f"kinds:{kind}"):
+            disk = guest.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
+            equal(guest.do(f"attribute {disk} queue/logical_block_size").strip(), str(blocks.get(kind, 512)), "block size")
+            equal(guest.do(f"attribute {disk} serial").strip(), f"KIND{lun}", "serial number")
+            guest.do(f"verified {disk} 16 4m")
+            told = guest.do(f"leave_pattern {disk}; sha256sum < /tmp/pattern").split()[0]
+            found = sh("sh", "-c", f"dd if={path} bs=64k iflag=direct skip=16 count=16 2>/dev/null | sha256sum").split()[0]
+            equal(found, told, f"checksum on {path}")
+    with case("kinds:exclusive-claim"):
+        taken = subprocess.run(["sfdisk", "--wipe", "never", "-q", backings["whole-disk"]], input="label: gpt\n", text=True, check=False, capture_output=True)
+        check(taken.returncode, "another program partitioned a disk that a guest has")
+    with case("kinds:guest-ends"):
+        guest.process.stdin.write(b"0 poweroff -f\n")
+        guest.process.stdin.flush()
+        guest.wait(60)
+
+
+def many_luns():
+    """256 LUNs on one adapter, all at work, and no more than that."""
+    with case("kinds:256-luns"):
+        sh("rmmod", "brd", check_code=False)
+        modprobe("brd", "rd_nr=257", "rd_size=1024")
+        disks = [f"path=/dev/ram{n}" for n in range(256)]
+        guest = Shell(disks, INITRD, cpus=2)
+        guest.ready(120)
+        guest.do("for d in $(disks); do dd if=/dev/urandom of=/dev/$d bs=64k count=1 oflag=direct 2>/dev/null || exit 1; done", 180)
+        sums = guest.do("for d in $(disks); do dd if=/dev/$d bs=64k count=1 iflag=direct 2>/dev/null | sha256sum; done", 180).split()[::2]
+        lines = sh("sh", "-c", "for n in $(seq 0 255); do dd if=/dev/ram$n bs=64k count=1 iflag=direct 2>/dev/null | sha256sum; done").split()[::2]
+        equal(sums, lines, "checksums of 256 disks")
+        check(len(set(sums)) == 256, "two disks have the same contents")
+        guest.kill()
+    with case("kinds:257th-lun-refused"):
+        line = [BIN / "avio-vmm", "--kernel", "/avio-guest-kernel/arch/x86/boot/bzImage", "--initrd", INITRD]
+        line += [word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")]
+        done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60)
+        check(done.returncode and "256" in done.stderr + done.stdout, f"it said {done.stderr[-300:]!r}")
+
+
+def two_adapters():
+    """Two adapters in a guest: their addresses are those of the command line, each has its own LUN 0."""
+    with case("kinds:two-adapters"):
+        disks = ["path=/dev/ram0,hba=left,lun=3", "path=/dev/ram1,hba=right,lun=3"]
+
+        class Two(Shell):
+            def command(self, disks, initrd, cmdline, cpus, memory):
+                return [*super().command(disks, initrd, cmdline, cpus, memory), "--hba", "id=left", "--hba", "id=right"]
+
+        places = []
+        for _ in range(2):
+            guest = Two(disks, INITRD)
+            guest.ready()
+            places.append(guest.do("for d in $(disks); do readlink -f /sys/block/$d/device; done"))
+            told = guest.do("ls -d /sys/bus/pci/drivers/avio_stor/0000:* | wc -l").strip()
+            equal(told, "2", "number of adapters")
+            guest.kill()
+        equal(places[0], places[1], "addresses after a restart")
+
+
+def polled():
+    """A polled queue: completions without interrupts."""
+    with case("kinds:polled-queue"):
+        guest = Shell(["path=/dev/ram0"], INITRD, cpus=2, wanted=1)
+        guest.ready()
+        guest.do("rmmod avio_stor; insmod /avio_stor.ko poll_queues=1; wait_disks 1")
+        disk = guest.do("disk 1").strip()
+        before = counters()[0]["interrupts"]
+        guest.do(f"fio --name=p --filename=/dev/{disk} --rw=randread --bs=4k --size=512k --io_size=2m --direct=1 --ioengine=io_uring --hipri --output=/tmp/p || cat /tmp/p")
+        done = counters()[0]["interrupts"] - before
+        check(done < 100, f"512 polled reads raised {done} interrupts")
+        guest.kill()
+
+
+def in_a_cgroup():
+    """What the VMM's cgroup may do to a disk holds for what its guest does."""
+    with case("kinds:cgroup-io-limit"):
+        root, group = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/guest")
+        if not (root / "cgroup.controllers").exists():
+            sh("mount", "-t", "cgroup2", "none", root)
+        write(root / "cgroup.subtree_control", "+io")
+        group.mkdir()
+        path = null_blk("throttled", 32)
+        number = os.stat(path).st_rdev
+        rate = 200
+        write(group / "io.max", f"{os.major(number)}:{os.minor(number)} riops={rate}")
+        write(group / "cgroup.procs", os.getpid())
+        guest = Shell([f"path={path}"], INITRD)
+        guest.ready()
+        write(root / "cgroup.procs", os.getpid())
+        disk = guest.do("disk 1").strip()
+        begun, before = time.monotonic(), counters()[0]["requests"]
+        guest.do(f"fio --name=c --filename=/dev/{disk} --rw=randread --bs=4k --size=8m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=5 --output=/tmp/c")
+        done, elapsed = counters()[0]["requests"] - before, time.monotonic() - begun
+        check(done <= rate * (elapsed + 1), f"{done} reads in {elapsed:.1f} s where its cgroup allows {rate} a second")
+        guest.kill()
+
+
+def main():
+    """One guest after another."""
+    with case("kinds:module"):
+        insert()
+    each_kind()
+    many_luns()
+    two_adapters()
+    polled()
+    in_a_cgroup()
+    with case("kinds:module-remove"):
+        remove()
+    finish()
+
+
+main()
