@@ -155,7 +155,7 @@ class Guest:
     def command(self, disks, initrd, cmdline, cpus, memory):
         """The VMM's command line."""
         line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd]
-        line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory]
+        line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory, "--no-reboot"]
         for disk in disks:
             line += ["--disk", disk]
         return line

@@ -78,7 +78,6 @@ fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
         .dsdt_64(dsdt)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)

@@ -11,11 +11,14 @@ use avio_abi::pci::{self as abi, reg};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::backend::{Served, Stor};
+use crate::backend::{Events, Served, Stor};
+use crate::hba::Hba;
 use crate::interrupts::{self, KvmVectors, Router};
 use crate::pci::config::{ConfigSpace, Identity};
 use crate::pci::{msix, Function};
 use crate::registers::{Offer, Registers};
+use crate::resets::Resets;
+use crate::signal::Signal;
 
 const IDENTITY: Identity = Identity {
     vendor: abi::VENDOR_ID,
@@ -39,27 +42,48 @@ pub struct Adapter {
     config: ConfigSpace,
     msix_control: u16,
     msix: msix::Msix<KvmVectors>,
-    registers: Registers<Served>,
+    hba: Arc<Hba>,
     doorbells: Doorbells,
 }
 
+/// What an adapter is made of.
+pub struct Parts {
+    /// PCI device number.
+    pub slot: usize,
+    /// Where its BAR lies.
+    pub bar: u32,
+    /// What the guest is offered.
+    pub offer: Offer,
+    /// The module's side.
+    pub stor: Stor,
+    /// Tells the control thread of what it has to do.
+    pub notice: Signal,
+    /// Asks for resets of backings.
+    pub resets: Resets,
+}
+
 impl Adapter {
-    /// An adapter whose BAR lies at `bar`.
-    pub fn new(
-        vm: &Arc<VmFd>,
-        router: &Arc<Router>,
-        stor: Stor,
-        offer: Offer,
-        bar: u32,
-    ) -> Result<Self, Error> {
-        let vectors = KvmVectors::new(router.clone(), offer.max_queues + 1)?;
-        let calls = vectors.events().split_off(abi::queue_vector(0) as usize);
-        let doorbells = Doorbells::new(vm.clone(), offer.max_queues).map_err(Error::Doorbell)?;
-        let served = Served::new(stor, doorbells.kicks.clone(), calls);
+    /// An adapter without LUNs.
+    pub fn new(vm: &Arc<VmFd>, router: &Arc<Router>, parts: Parts) -> Result<Self, Error> {
+        let max_queues = parts.offer.max_queues;
+        let vectors = KvmVectors::new(router.clone(), max_queues + 1)?;
+        let mut interrupts = vectors.events();
+        let calls = interrupts.split_off(abi::queue_vector(0) as usize);
+        let config_interrupt = interrupts.swap_remove(abi::VECTOR_CONFIG as usize);
+        let doorbells = Doorbells::new(vm.clone(), max_queues).map_err(Error::Doorbell)?;
+        let events = Events {
+            kicks: doorbells.kicks.clone(),
+            calls,
+            config: config_interrupt,
+            notice: parts.notice,
+        };
+        let stor = Arc::new(parts.stor);
+        let served = Served::new(stor.clone(), events, parts.resets);
+        let registers = Registers::new(parts.offer, served);
 
         let mut config = ConfigSpace::new(IDENTITY);
-        config.set_bar(abi::BAR_SIZE as u32, bar);
-        let count = offer.max_queues as u16 + 1;
+        config.set_bar(abi::BAR_SIZE as u32, parts.bar);
+        let count = max_queues as u16 + 1;
         let (body, writable) = msix::capability(
             count,
             abi::BAR,
@@ -71,18 +95,23 @@ impl Adapter {
             config,
             msix_control,
             msix: msix::Msix::new(usize::from(count), vectors),
-            registers: Registers::new(offer, served),
+            hba: Arc::new(Hba::new(parts.slot, max_queues, stor, registers)),
             doorbells,
         };
         adapter.doorbells.place(adapter.config.bar());
         Ok(adapter)
     }
 
+    /// What other threads share of it.
+    pub fn hba(&self) -> Arc<Hba> {
+        self.hba.clone()
+    }
+
     fn read_word(&self, offset: u64) -> u32 {
         match offset {
             reg::MSIX_TABLE..reg::MSIX_PBA => self.msix.read_table(offset - reg::MSIX_TABLE),
             reg::MSIX_PBA..reg::LUN_INFO => self.msix.read_pending(offset - reg::MSIX_PBA),
-            _ => self.registers.read(offset),
+            _ => self.hba.registers().read(offset),
         }
     }
 
@@ -95,7 +124,7 @@ impl Adapter {
                 self.msix.write_table(offset - reg::MSIX_TABLE, value)
             }
             reg::MSIX_PBA..reg::LUN_INFO => {}
-            _ => self.registers.write(offset, value),
+            _ => self.hba.registers().write(offset, value),
         }
     }
 }
@@ -108,7 +137,9 @@ impl Function for Adapter {
     fn write_config(&mut self, offset: u16, data: &[u8]) {
         let control = self.config.u16_at(self.msix_control);
         self.config.write(offset, data);
-        self.registers.set_bus_master(self.config.bus_master());
+        self.hba
+            .registers()
+            .set_bus_master(self.config.bus_master());
         self.doorbells.place(self.config.bar());
         let new_control = self.config.u16_at(self.msix_control);
         if new_control != control {

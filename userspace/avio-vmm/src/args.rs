@@ -2,15 +2,20 @@
 
 //! The command line. Everything that can be judged without looking at the machine is judged here.
 
+mod disk;
+mod hba;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Parser;
+
+pub use disk::{check as check_disk, check_limits, DiskSpec};
+pub use hba::HbaSpec;
 
 /// Boots a Linux guest on KVM, with its disks served by the avio_host kernel module.
 ///
 /// The guest's first serial port is standard input and output. On a terminal, Ctrl-A x ends the guest.
-/// Exit status 0: the guest switched itself off or reset itself.
+/// Exit status 0: the guest switched itself off, reset itself (with --no-reboot), or was ended by `avio-ctl quit`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "avio-vmm", version)]
 pub struct Args {
@@ -38,11 +43,23 @@ pub struct Args {
     #[arg(long)]
     pub huge_pages: bool,
 
-    /// Attach a block device: path=/dev/X[,readonly][,serial=TEXT][,lun=N]; may be repeated
-    #[arg(long = "disk", value_name = "SPEC")]
-    pub disks: Vec<Disk>,
+    /// Add a storage adapter: id=NAME[,queues=N]; may be repeated
+    ///
+    /// Without any there is one, hba0, if there is a disk or a control socket. The adapters' PCI addresses follow their
+    /// order here.
+    #[arg(long = "hba", value_name = "SPEC")]
+    pub hbas: Vec<HbaSpec>,
 
-    /// Queue pairs of the storage adapter [default: one for each virtual processor]
+    /// Attach a block device: path=/dev/X[,hba=ID][,lun=N][,…]; may be repeated
+    ///
+    /// hba=ID says to which adapter, if there are several; lun=N as which LUN, 0 to 255, else the lowest that is free;
+    /// serial=TEXT shows another serial number than the device's own; readonly refuses writes; shared lets others use
+    /// the device, too, which is else claimed for this guest alone; iops=N and bytes=N limit requests and bytes a
+    /// second, iops-burst=N and bytes-burst=N say what may pass at once after a pause.
+    #[arg(long = "disk", value_name = "SPEC")]
+    pub disks: Vec<DiskSpec>,
+
+    /// Queue pairs of each storage adapter [default: one for each virtual processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(avio_abi::MAX_QUEUES)))]
     pub queues: Option<u32>,
 
@@ -54,6 +71,21 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "/dev/avio-stor")]
     pub device: PathBuf,
 
+    /// Listen on this Unix socket for commands; avio-ctl speaks to it
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Remember in this file which backing the guest last knew as which LUN
+    ///
+    /// A LUN whose backing is another than remembered is gated: the guest reads and writes nothing until somebody in it
+    /// has said that the exchange is known.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+
+    /// End when the guest resets itself, instead of starting it again
+    #[arg(long)]
+    pub no_reboot: bool,
+
     /// Leave out the system call filters; for debugging
     #[arg(long)]
     pub no_seccomp: bool,
@@ -64,88 +96,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// Queue pairs that the adapter is to have.
+    /// Queue pairs of an adapter that says nothing else.
     pub fn queue_count(&self) -> u32 {
         self.queues.unwrap_or(u32::from(self.cpus))
     }
-}
-
-/// A disk to attach.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disk {
-    /// The block device.
-    pub path: PathBuf,
-    /// Refuse writes.
-    pub readonly: bool,
-    /// Serial number that the guest is to see.
-    pub serial: String,
-    /// LUN; `None` for the lowest one that is free.
-    pub lun: Option<u32>,
-}
-
-/// Why a `--disk` was not understood.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DiskError {
-    /// No `path=`.
-    #[error("path=/dev/… is missing")]
-    NoPath,
-    /// A key that is not known.
-    #[error("'{0}' is unknown; known are path=, readonly, serial= and lun=")]
-    Unknown(String),
-    /// A serial number that does not fit.
-    #[error("a serial number has 1 to 40 printable ASCII characters")]
-    Serial,
-    /// A LUN that is out of range.
-    #[error("lun= takes a number from 0 to {}", avio_abi::MAX_LUNS - 1)]
-    Lun,
-    /// Two disks with one LUN.
-    #[error("LUN {0} is given to two disks; give each its own")]
-    LunTwice(u32),
-    /// More disks than LUNs.
-    #[error("too many disks; an adapter has {} LUNs", avio_abi::MAX_LUNS)]
-    TooMany,
-}
-
-impl FromStr for Disk {
-    type Err = DiskError;
-
-    fn from_str(spec: &str) -> Result<Self, DiskError> {
-        let mut disk = Self {
-            path: PathBuf::new(),
-            readonly: false,
-            serial: String::new(),
-            lun: None,
-        };
-        for part in spec.split(',') {
-            match part.split_once('=') {
-                Some(("path", path)) => disk.path = path.into(),
-                Some(("serial", serial)) => disk.serial = checked_serial(serial)?,
-                Some(("lun", lun)) => disk.lun = Some(checked_lun(lun)?),
-                None if part == "readonly" => disk.readonly = true,
-                _ => return Err(DiskError::Unknown(part.into())),
-            }
-        }
-        if disk.path.as_os_str().is_empty() {
-            return Err(DiskError::NoPath);
-        }
-        Ok(disk)
-    }
-}
-
-fn checked_serial(serial: &str) -> Result<String, DiskError> {
-    let printable = serial.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    if printable && (1..=40).contains(&serial.len()) {
-        Ok(serial.into())
-    } else {
-        Err(DiskError::Serial)
-    }
-}
-
-fn checked_lun(lun: &str) -> Result<u32, DiskError> {
-    lun.parse()
-        .ok()
-        .filter(|lun| *lun < avio_abi::MAX_LUNS)
-        .ok_or(DiskError::Lun)
 }
 
 fn queue_size(text: &str) -> Result<u32, String> {
@@ -161,89 +115,9 @@ fn queue_size(text: &str) -> Result<u32, String> {
         ))
 }
 
-/// Each disk with its LUN: the one it asked for, else the lowest that no disk has.
-pub fn assign_luns(disks: &[Disk]) -> Result<Vec<(u32, &Disk)>, DiskError> {
-    let mut taken = std::collections::BTreeSet::new();
-    for lun in disks.iter().filter_map(|disk| disk.lun) {
-        if !taken.insert(lun) {
-            return Err(DiskError::LunTwice(lun));
-        }
-    }
-    let mut assigned = Vec::with_capacity(disks.len());
-    for disk in disks {
-        let lun = match disk.lun {
-            Some(lun) => lun,
-            None => (0..avio_abi::MAX_LUNS)
-                .find(|lun| !taken.contains(lun))
-                .ok_or(DiskError::TooMany)?,
-        };
-        taken.insert(lun);
-        assigned.push((lun, disk));
-    }
-    Ok(assigned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn disk(spec: &str) -> Result<Disk, DiskError> {
-        spec.parse()
-    }
-
-    #[test]
-    fn a_disk_with_everything() {
-        let all = disk("path=/dev/loop3,readonly,serial=AB 12,lun=7").unwrap();
-        assert_eq!(
-            all,
-            Disk {
-                path: "/dev/loop3".into(),
-                readonly: true,
-                serial: "AB 12".into(),
-                lun: Some(7)
-            }
-        );
-    }
-
-    #[test]
-    fn bad_disks_are_refused_with_a_reason() {
-        assert_eq!(disk("readonly"), Err(DiskError::NoPath));
-        assert_eq!(disk("/dev/sda"), Err(DiskError::Unknown("/dev/sda".into())));
-        assert_eq!(disk("path=/dev/a,lun=256"), Err(DiskError::Lun));
-        assert_eq!(disk("path=/dev/a,lun=-1"), Err(DiskError::Lun));
-        assert_eq!(disk("path=/dev/a,serial="), Err(DiskError::Serial));
-        assert_eq!(
-            disk(&format!("path=/dev/a,serial={}", "x".repeat(41))),
-            Err(DiskError::Serial)
-        );
-        assert_eq!(
-            disk("path=/dev/a,readonly=1"),
-            Err(DiskError::Unknown("readonly=1".into()))
-        );
-    }
-
-    #[test]
-    fn free_luns_are_filled_around_the_chosen_ones() {
-        let disks: Vec<Disk> = ["path=/dev/a", "path=/dev/b,lun=0", "path=/dev/c"]
-            .iter()
-            .map(|s| s.parse().unwrap())
-            .collect();
-        let luns: Vec<u32> = assign_luns(&disks)
-            .unwrap()
-            .iter()
-            .map(|(lun, _)| *lun)
-            .collect();
-        assert_eq!(luns, [1, 0, 2]);
-    }
-
-    #[test]
-    fn one_lun_for_two_disks_is_refused() {
-        let disks: Vec<Disk> = vec![
-            disk("path=/dev/a,lun=4").unwrap(),
-            disk("path=/dev/b,lun=4").unwrap(),
-        ];
-        assert_eq!(assign_luns(&disks), Err(DiskError::LunTwice(4)));
-    }
 
     #[test]
     fn numbers_out_of_range_are_refused() {

@@ -10,7 +10,7 @@ use vm_superio::{I8042Device, Trigger};
 use crate::exit::{Exit, Outcome};
 use crate::layout::{COM1, ECAM, ECAM_SIZE, PM1_EVENT, RESET};
 use crate::pci::{self, Root};
-use crate::power::Power;
+use crate::power::{Line, Power};
 use crate::serial::{self, Serial};
 
 const I8042_DATA: u16 = 0x60;
@@ -44,15 +44,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Devices {
-    /// Devices that end the run through `exit`.
-    pub fn new(serial: Arc<Mutex<Serial>>, pci: Root, exit: Exit) -> Self {
+    /// Devices that end the run through `exit`; `sci` is the interrupt line of ACPI.
+    pub fn new(serial: Arc<Mutex<Serial>>, pci: Root, exit: Exit, sci: Line) -> Self {
         let i8042 = Mutex::new(I8042Device::new(ResetLine(exit.clone())));
         Self {
             serial,
             i8042,
-            power: Mutex::new(Power::new(exit)),
+            power: Mutex::new(Power::new(exit, sci)),
             pci,
         }
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        lock(&self.power).press();
     }
 
     /// A read from an I/O port; all ones where nothing is.
@@ -106,16 +111,15 @@ impl Devices {
 mod tests {
     use super::*;
     use crate::pci::host_bridge::HostBridge;
-    use crate::serial::Signal;
+    use crate::signal::Signal;
 
     fn devices() -> (Devices, Exit) {
         let exit = Exit::new().unwrap();
         let serial = Serial::new(Signal::new().unwrap(), Signal::new().unwrap());
         let pci = Root::new(vec![Box::new(HostBridge::new())]);
-        (
-            Devices::new(Arc::new(Mutex::new(serial)), pci, exit.clone()),
-            exit,
-        )
+        let serial = Arc::new(Mutex::new(serial));
+        let devices = Devices::new(serial, pci, exit.clone(), Box::new(|_| {}));
+        (devices, exit)
     }
 
     #[test]

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! The main thread once the guest runs: it passes standard input to the serial port and waits for the end.
+//! The machine's thread once the guest runs: it passes standard input to the serial port and waits for the end.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use nix::sys::signal::{SigSet, Signal as OsSignal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::exit::{Exit, Outcome};
-use crate::serial::{Serial, Signal};
+use crate::input::Input;
+use crate::serial::Serial;
+use crate::signal::Signal;
 use crate::terminal::Keys;
 
 const INPUT: u32 = 0;
@@ -22,26 +22,20 @@ const EXIT: u32 = 3;
 /// Most input that waits for room in the port; what is typed beyond that is lost.
 const MAX_WAITING: usize = 4096;
 
-/// Signals that end the guest.
-const ENDING: [OsSignal; 3] = [OsSignal::SIGINT, OsSignal::SIGTERM, OsSignal::SIGHUP];
-
 /// Why there is no event loop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Signals.
-    #[error("cannot wait for signals")]
-    Signals(#[from] nix::Error),
     /// The event manager.
     #[error("cannot wait for events")]
     Events(#[source] event_manager::Error),
 }
 
-/// What the main thread listens to.
+/// What the thread listens to.
 pub struct Listener {
     serial: Arc<Mutex<Serial>>,
     room: Signal,
     exit: Exit,
-    signals: SignalFd,
+    input: Input,
     keys: Option<Keys>,
     /// Input that the port had no room for yet.
     waiting: Vec<u8>,
@@ -49,26 +43,17 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Blocks the signals that end the guest, for this thread and those that it starts, and listens for them.
-    pub fn new(serial: Arc<Mutex<Serial>>, room: Signal, exit: Exit) -> Result<Self, Error> {
-        let mask: SigSet = ENDING.into_iter().collect();
-        mask.thread_block()?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self {
+    /// Listens for input for this port, and for the end. On a terminal Ctrl-A x ends the guest.
+    pub fn new(serial: Arc<Mutex<Serial>>, room: Signal, exit: Exit, input: &Input) -> Self {
+        Self {
             serial,
             room,
             exit,
-            signals,
-            keys: None,
+            keys: input.terminal.then(Keys::default),
+            input: input.clone(),
             waiting: Vec::new(),
             listening: false,
-        })
-    }
-
-    /// Makes Ctrl-A x end the guest.
-    pub fn with_keys(mut self) -> Self {
-        self.keys = Some(Keys::default());
-        self
+        }
     }
 
     fn input_events() -> Events {
@@ -131,11 +116,8 @@ impl Listener {
     }
 
     fn take_signal(&mut self) {
-        if let Ok(Some(signal)) = self.signals.read_signal() {
-            self.exit.end(Outcome::Failed(format!(
-                "ended by signal {}",
-                signal.ssi_signo
-            )));
+        if let Some(outcome) = self.input.take_signal() {
+            self.exit.end(outcome);
         }
     }
 }
@@ -145,7 +127,7 @@ impl MutEventSubscriber for Listener {
         self.listen(ops);
         let watched = [
             Events::with_data(self.room.event(), ROOM, EventSet::IN),
-            Events::with_data_raw(self.signals.as_fd().as_raw_fd(), SIGNAL, EventSet::IN),
+            Events::with_data_raw(self.input.signals.as_fd().as_raw_fd(), SIGNAL, EventSet::IN),
             Events::with_data(self.exit.event(), EXIT, EventSet::IN),
         ];
         for events in watched {
@@ -212,7 +194,8 @@ mod tests {
         let (interrupt, room) = (Signal::new().unwrap(), Signal::new().unwrap());
         let serial = Arc::new(Mutex::new(Serial::new(interrupt, room.clone())));
         let exit = Exit::new().unwrap();
-        let listener = Listener::new(serial.clone(), room, exit.clone()).unwrap();
+        let input = Input::new(false).unwrap();
+        let listener = Listener::new(serial.clone(), room, exit.clone(), &input);
         (listener, serial, exit)
     }
 
@@ -238,8 +221,8 @@ mod tests {
 
     #[test]
     fn ctrl_a_x_ends_a_guest_that_reads_nothing() {
-        let (listener, _, exit) = listener();
-        let mut listener = listener.with_keys();
+        let (mut listener, _, exit) = listener();
+        listener.keys = Some(Keys::default());
         for _ in 0..100 {
             listener.type_keys(&[b'a'; 64]);
         }

@@ -14,6 +14,8 @@ pub enum Outcome {
     PowerOff,
     /// The guest asked for a reset.
     Reset,
+    /// Somebody ended it through the control socket.
+    Quit,
     /// It could not go on.
     Failed(String),
 }

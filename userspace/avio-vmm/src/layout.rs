@@ -60,7 +60,7 @@ pub const PM1_CONTROL: u16 = 0x604;
 pub const PM_TIMER: u16 = 0x608;
 /// The reset register that the FADT names.
 pub const RESET: u16 = 0x60c;
-/// Interrupt that ACPI would use; nothing raises it.
+/// Interrupt of ACPI: the power button.
 pub const SCI_IRQ: u16 = 9;
 
 /// First interrupt number (GSI) after those of the I/O APIC.

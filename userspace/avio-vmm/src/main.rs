@@ -3,26 +3,37 @@
 //! `avio-vmm`: a thin VMM. It sets a guest up on KVM and on the AVIO host module, and then stays out of the data path:
 //! doorbells go from KVM to the module and interrupts back without coming here.
 //!
-//! Threads: the main one waits for input and for the end ([`event_loop`]); each virtual processor has one ([`vcpu`]).
+//! Threads: the main one starts a machine and, after the guest's reset, another one. The machine's thread waits for input
+//! and for the end ([`event_loop`]); each virtual processor has one ([`vcpu`]); one serves the control socket and watches
+//! the backing devices ([`control`]); one resets SCSI disks ([`resets`]). All but the main one are confined ([`seccomp`]).
 
 mod acpi;
 mod adapter;
 mod args;
 mod backend;
+mod backing;
 mod boot;
+mod control;
 mod cpu;
 mod devices;
-mod disks;
 mod event_loop;
 mod exit;
+mod hba;
+mod input;
 mod interrupts;
+mod inventory;
 mod layout;
+mod limits;
 mod memory;
 mod pci;
+mod plan;
 mod power;
 mod registers;
+mod resets;
 mod seccomp;
 mod serial;
+mod signal;
+mod state;
 mod terminal;
 mod vcpu;
 mod vm;
@@ -30,6 +41,8 @@ mod vm;
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use clap::Parser;
 use nix::poll::{poll, PollFd, PollFlags};
@@ -38,7 +51,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Args;
+use crate::control::Control;
 use crate::exit::Outcome;
+use crate::input::Input;
+use crate::inventory::{Inventory, Shared};
+use crate::state::State;
+use crate::terminal::RawMode;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -52,10 +70,41 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let machine = vm::Machine::new(args).map_err(|e| error_chain(&e))?;
-    match machine.run().map_err(|e| error_chain(&e))? {
-        Outcome::PowerOff | Outcome::Reset => Ok(()),
-        Outcome::Failed(text) => Err(text),
+    let plan = plan::plan(args).map_err(|e| e.to_string())?;
+    limits::raise(&plan)?;
+    let state = match &args.state {
+        Some(path) => State::open(path).map_err(|e| error_chain(&e))?,
+        None => State::volatile(),
+    };
+    let inventory = Inventory::open(plan, state).map_err(|e| error_chain(&e))?;
+    let inventory = Shared::new(inventory);
+    let control = Control::new(args.control.as_deref()).map_err(|e| error_chain(&e))?;
+    let control = Arc::new(Mutex::new(control));
+    let raw_mode = RawMode::enter();
+    let input = Input::new(raw_mode.is_some());
+    let input = input.map_err(|e| format!("cannot wait for signals: {e}"))?;
+    loop {
+        match run_once(args, &inventory, &control, &input)? {
+            Outcome::Reset if !args.no_reboot => tracing::info!("the guest resets itself"),
+            Outcome::PowerOff | Outcome::Reset | Outcome::Quit => return Ok(()),
+            Outcome::Failed(text) => return Err(text),
+        }
+    }
+}
+
+/// Makes a machine and runs it to its end, in a thread of its own: it gets confined for good, and the next machine must
+/// be made, too.
+fn run_once(
+    args: &Args,
+    inventory: &Shared,
+    control: &Arc<Mutex<Control>>,
+    input: &Input,
+) -> Result<Outcome, String> {
+    let body = || vm::Machine::new(args, inventory)?.run(control, input);
+    let result = thread::scope(|scope| scope.spawn(body).join());
+    match result {
+        Ok(result) => result.map_err(|e| error_chain(&e)),
+        Err(_) => Err("the machine's thread has panicked".into()),
     }
 }
 

@@ -3,14 +3,15 @@
 //! System call filters: what each kind of thread may still ask of the kernel once the guest runs. Anything else
 //! kills the process; the kernel's audit log then has the number of the call.
 
+use std::sync::Arc;
+
 use avio_abi::ioctl;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
 
-/// A compiled filter.
-pub type Filter = BpfProgram;
+use crate::backend::call;
 
 /// Why a filter could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,38 +73,120 @@ const TCGETS2: u32 = 0x802c_542a;
 const TCSETS2: u32 = 0x402c_542b;
 const TCSETSW2: u32 = 0x402c_542c;
 
-/// Ioctls of a processor's thread: running, moving doorbells, routing interrupts, starting and stopping the adapter.
-const VCPU_IOCTLS: [u32; 8] = [
+/// Ioctls of a processor's thread: running, moving doorbells, routing interrupts, the ACPI interrupt, starting and
+/// stopping the adapter, task commands.
+const VCPU_IOCTLS: [u32; 10] = [
     KVM_RUN,
     KVM_IOEVENTFD,
     KVM_IRQFD,
+    KVM_IRQ_LINE,
     KVM_SET_GSI_ROUTING,
     ioctl::SET_FEATURES,
     ioctl::SET_QUEUE,
     ioctl::START,
     ioctl::STOP,
+    ioctl::TASK,
 ];
 const KVM_RUN: u32 = 0xae80;
+const KVM_IRQ_LINE: u32 = 0x4008_ae61;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_IRQFD: u32 = 0x4020_ae76;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 
-/// The filter of the main thread.
-pub fn event_loop() -> Result<Filter, Error> {
-    compile(&EVENT_LOOP, &EVENT_LOOP_IOCTLS)
+/// Besides, calls of the control thread: it opens devices, reads what sysfs tells of them, writes the state file, and
+/// serves sockets.
+const CONTROL: [i64; 24] = [
+    libc::SYS_accept4,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_wait,
+    libc::SYS_fcntl,
+    libc::SYS_flock,
+    libc::SYS_fstat,
+    libc::SYS_fsync,
+    libc::SYS_lseek,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_statx,
+    libc::SYS_unlink,
+    libc::SYS_writev,
+];
+
+/// Ioctls of the control thread: what does not move the guest's queues, but for the end of a stop; the ACPI interrupt;
+/// what a disk is.
+const CONTROL_IOCTLS: [u32; 13] = [
+    ioctl::ADD_LUN,
+    ioctl::REMOVE_LUN,
+    ioctl::UPDATE_LUN,
+    ioctl::GET_LUN,
+    ioctl::GET_QUEUE,
+    ioctl::SET_LIMITS,
+    ioctl::SET_POLL,
+    ioctl::QUIESCE,
+    ioctl::RESUME,
+    ioctl::STOP,
+    KVM_IRQ_LINE,
+    call::BLKGETDISKSEQ,
+    libc::FIONBIO as u32,
+];
+
+/// A filter, or none at all.
+#[derive(Clone)]
+pub struct Filter(Option<Arc<BpfProgram>>);
+
+impl Filter {
+    /// Confines the calling thread for good.
+    pub fn apply(&self) -> Result<(), Error> {
+        match &self.0 {
+            Some(program) => seccompiler::apply_filter(program).map_err(Error::Apply),
+            None => Ok(()),
+        }
+    }
 }
 
-/// The filter of a processor's thread.
-pub fn vcpu() -> Result<Filter, Error> {
-    compile(&[libc::SYS_writev], &VCPU_IOCTLS)
+/// The filters of all kinds of threads.
+pub struct Filters {
+    /// Of the machine's thread, once the guest runs.
+    pub event_loop: Filter,
+    /// Of a processor's thread.
+    pub vcpu: Filter,
+    /// Of the control thread.
+    pub control: Filter,
+    /// Of the thread that resets SCSI disks.
+    pub resets: Filter,
 }
 
-/// Confines the calling thread for good.
-pub fn apply(filter: &Filter) -> Result<(), Error> {
-    seccompiler::apply_filter(filter).map_err(Error::Apply)
+impl Filters {
+    /// Compiles them; without `on` they let everything pass.
+    pub fn new(on: bool) -> Result<Self, Error> {
+        let filter = |calls: &[i64], ioctls: &[u32]| {
+            let program = if on {
+                Some(Arc::new(compile(calls, ioctls)?))
+            } else {
+                None
+            };
+            Ok(Filter(program))
+        };
+        Ok(Self {
+            event_loop: filter(&EVENT_LOOP, &EVENT_LOOP_IOCTLS)?,
+            vcpu: filter(&[libc::SYS_writev], &VCPU_IOCTLS)?,
+            control: filter(&CONTROL, &CONTROL_IOCTLS)?,
+            resets: filter(&[libc::SYS_writev], &[call::SG_SCSI_RESET])?,
+        })
+    }
 }
 
-fn compile(calls: &[i64], ioctls: &[u32]) -> Result<Filter, Error> {
+fn compile(calls: &[i64], ioctls: &[u32]) -> Result<BpfProgram, Error> {
     let failed = |e: seccompiler::BackendError| Error::Compile(e.to_string());
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> = COMMON
         .iter()
@@ -176,6 +259,11 @@ mod tests {
             u64::from(KVM_SET_GSI_ROUTING),
             ioctl_expr(_IOC_WRITE, 0xae, 0x6a, 8)
         );
+        let level = size_of::<kvm_bindings::kvm_irq_level>() as u32;
+        assert_eq!(
+            u64::from(KVM_IRQ_LINE),
+            ioctl_expr(_IOC_WRITE, 0xae, 0x61, level)
+        );
         let irqfd = size_of::<kvm_bindings::kvm_irqfd>() as u32;
         assert_eq!(
             u64::from(KVM_IRQFD),
@@ -189,8 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn both_filters_compile() {
-        assert!(!event_loop().unwrap().is_empty());
-        assert!(!vcpu().unwrap().is_empty());
+    fn all_filters_compile() {
+        assert!(Filters::new(true).is_ok());
+        assert!(Filters::new(false).unwrap().vcpu.apply().is_ok());
     }
 }

@@ -6,37 +6,10 @@
 //! says what goes out, and the thread that wrote it sends it once it has released the lock.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use vm_superio::serial::SerialEvents;
-use vm_superio::Trigger;
-use vmm_sys_util::eventfd::EventFd;
 
-/// An eventfd as interrupt line or as a word to the event loop.
-#[derive(Clone)]
-pub struct Signal(Arc<EventFd>);
-
-impl Signal {
-    /// A signal that nobody hears yet.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(EventFd::new(
-            libc::EFD_NONBLOCK | libc::EFD_CLOEXEC,
-        )?)))
-    }
-
-    /// To wait for it.
-    pub fn event(&self) -> &EventFd {
-        &self.0
-    }
-}
-
-impl Trigger for Signal {
-    type E = io::Error;
-
-    fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
-    }
-}
+use crate::signal::Signal;
 
 /// Tells the event loop when the port can take more input.
 pub struct RoomForInput(Signal);
@@ -46,7 +19,7 @@ impl SerialEvents for RoomForInput {
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        let _ = self.0.trigger();
+        self.0.raise();
     }
 }
 

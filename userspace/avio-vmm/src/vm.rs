@@ -2,46 +2,36 @@
 
 //! A virtual machine on KVM: made from the command line, then run to its end.
 
+mod adapters;
+mod kvm;
+
 use std::io;
 use std::mem::ManuallyDrop;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use kvm_bindings::{kvm_pit_config, KVM_PIT_SPEAKER_DUMMY};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use nix::sys::resource::{getrlimit, setrlimit, Resource};
-use vm_allocator::{AddressAllocator, AllocPolicy};
+use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::adapter::{self, Adapter};
 use crate::args::Args;
-use crate::backend::{self, Stor};
+use crate::control::{Control, Guest};
 use crate::devices::Devices;
 use crate::event_loop::{EventLoop, Listener};
 use crate::exit::{Exit, Outcome};
-use crate::interrupts::{self, Router};
-use crate::layout::{COM1_IRQ, IDENTITY_MAP, PCI_WINDOW, PCI_WINDOW_SIZE, TSS};
+use crate::input::Input;
+use crate::inventory::Shared;
+use crate::layout::{COM1_IRQ, SCI_IRQ};
 use crate::memory::{self, GuestMemory};
 use crate::pci::host_bridge::HostBridge;
 use crate::pci::{Function, Root};
-use crate::registers::Offer;
-use crate::serial::{Serial, Signal};
-use crate::terminal::RawMode;
-use crate::{boot, cpu, disks, event_loop, seccomp, vcpu};
-
-const KVM_API: i32 = 12;
-
-/// What KVM must be able to do, and what it is called in an error.
-const NEEDED: [(Cap, &str); 7] = [
-    (
-        Cap::Irqchip,
-        "interrupt controllers (KVM_CAP_IRQCHIP; for x86 the host needs CONFIG_KVM_IOAPIC)",
-    ),
-    (Cap::Pit2, "a timer (KVM_CAP_PIT2)"),
-    (Cap::Ioeventfd, "ioeventfd (KVM_CAP_IOEVENTFD)"),
-    (Cap::Irqfd, "irqfd (KVM_CAP_IRQFD)"),
-    (Cap::IrqRouting, "interrupt routing (KVM_CAP_IRQ_ROUTING)"),
-    (Cap::UserMemory, "user memory (KVM_CAP_USER_MEMORY)"),
-    (Cap::ExtCpuid, "CPUID (KVM_CAP_EXT_CPUID)"),
-];
+use crate::power::Line;
+use crate::resets::Asked;
+use crate::seccomp::{Filter, Filters};
+use crate::serial::Serial;
+use crate::signal::Signal;
+use crate::vcpu::Vcpus;
+use crate::{backend, boot, cpu, event_loop, interrupts, resets, seccomp};
 
 /// Why the machine could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +43,7 @@ pub enum Error {
     KvmPermission,
     #[error("cannot use /dev/kvm")]
     Kvm(#[source] io::Error),
-    #[error("/dev/kvm speaks API version {0}; {KVM_API} is needed")]
+    #[error("/dev/kvm speaks API version {0}; {needed} is needed", needed = kvm::KVM_API)]
     KvmVersion(i32),
     #[error("KVM is too old or incomplete: it lacks {0}")]
     KvmLacks(&'static str),
@@ -69,10 +59,17 @@ pub enum Error {
     Boot(#[from] boot::Error),
     #[error(transparent)]
     Backend(#[from] backend::Error),
-    #[error(transparent)]
-    Disk(#[from] disks::Error),
-    #[error("--queues {asked} is too many: the module allows {allowed}")]
-    Queues { asked: u32, allowed: u32 },
+    #[error("cannot attach disk {path}")]
+    Attach {
+        path: PathBuf,
+        source: backend::Error,
+    },
+    #[error("{asked} queues are too many for adapter {id}: the module allows {allowed}")]
+    Queues {
+        id: String,
+        asked: u32,
+        allowed: u32,
+    },
     #[error("--queue-size {asked} is too large: the module allows {allowed}")]
     QueueSize { asked: u32, allowed: u32 },
     #[error("no room for the adapter among PCI addresses")]
@@ -99,10 +96,10 @@ fn kvm_call(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
 /// A machine that is ready to run.
 pub struct Machine {
     vcpus: Vec<VcpuFd>,
-    devices: Arc<Devices>,
+    guest: Guest,
     serial: Arc<Mutex<Serial>>,
     room: Signal,
-    exit: Exit,
+    asked: Asked,
     seccomp: bool,
     /// KVM lets go of all eventfds when this is closed, even while processors run.
     vm: Arc<VmFd>,
@@ -112,185 +109,107 @@ pub struct Machine {
 
 impl Machine {
     /// Makes the machine: everything that can fail for the user's or the host's reasons happens here.
-    pub fn new(args: &Args) -> Result<Self, Error> {
-        let kvm = open_kvm()?;
+    pub fn new(args: &Args, inventory: &Shared) -> Result<Self, Error> {
+        let kvm = kvm::open_kvm()?;
         if usize::from(args.cpus) > kvm.get_max_vcpus() {
             return Err(Error::TooManyCpus(kvm.get_max_vcpus()));
         }
-        let vm = Arc::new(create_vm(&kvm)?);
+        let vm = Arc::new(kvm::create_vm(&kvm)?);
         let memory = memory::create(u64::from(args.memory), args.huge_pages)?;
         memory::register(&vm, &memory)?;
         let entry = boot::load(&memory, args)?;
         cpu::state::write_tables(&memory).map_err(boot::Error::from)?;
-        let vcpus = create_vcpus(&kvm, &vm, args.cpus, entry)?;
+        let vcpus = kvm::create_vcpus(&kvm, &vm, args.cpus, entry)?;
 
         let exit = Exit::new().map_err(Error::EventFd)?;
         let interrupt = Signal::new().map_err(Error::EventFd)?;
         let room = Signal::new().map_err(Error::EventFd)?;
+        let notice = Signal::new().map_err(Error::EventFd)?;
         vm.register_irqfd(interrupt.event(), COM1_IRQ)
             .map_err(kvm_call("connect the serial interrupt"))?;
         let serial = Arc::new(Mutex::new(Serial::new(interrupt, room.clone())));
 
+        let (resets, asked) = resets::channel();
+        let adapters = adapters::create(&vm, &memory, args, &inventory.lock(), &notice, &resets)?;
+        let hbas = adapters.iter().map(Adapter::hba).collect();
         let mut functions: Vec<Box<dyn Function>> = vec![Box::new(HostBridge::new())];
-        if !args.disks.is_empty() {
-            functions.push(Box::new(create_adapter(&vm, &memory, args)?));
+        for adapter in adapters {
+            functions.push(Box::new(adapter));
         }
-        let devices = Arc::new(Devices::new(
-            serial.clone(),
-            Root::new(functions),
-            exit.clone(),
-        ));
+        let root = Root::new(functions);
+        let line = vm.clone();
+        let sci: Line = Box::new(move |on| {
+            // It can only fail without interrupt controllers.
+            let _ = line.set_irq_line(u32::from(SCI_IRQ), on);
+        });
+        let devices = Arc::new(Devices::new(serial.clone(), root, exit.clone(), sci));
+        let guest = Guest {
+            hbas,
+            inventory: inventory.clone(),
+            devices,
+            exit,
+            notice,
+        };
         Ok(Self {
             vcpus,
-            devices,
+            guest,
             serial,
             room,
-            exit,
+            asked,
             seccomp: !args.no_seccomp,
             vm,
             memory,
         })
     }
 
-    /// Runs the guest to its end. The processors' threads go on until the process ends, which must be soon.
-    pub fn run(self) -> Result<Outcome, Error> {
-        let mut listener = Listener::new(self.serial, self.room, self.exit.clone())?;
-        let raw_mode = RawMode::enter();
-        if raw_mode.is_some() {
-            listener = listener.with_keys();
-        }
+    /// Runs the guest to its end. After a reset nothing of the machine is left. After any other end its threads go on
+    /// until the process ends, which must be soon.
+    pub fn run(self, control: &Arc<Mutex<Control>>, input: &Input) -> Result<Outcome, Error> {
+        let exit = self.guest.exit.clone();
+        let listener = Listener::new(self.serial, self.room, exit, input);
         let event_loop = EventLoop::new(listener)?;
-        let filter = if self.seccomp {
-            Some(Arc::new(seccomp::vcpu()?))
-        } else {
-            None
-        };
-        // The processors' threads run until the process ends; they must not find these gone, whatever fails here.
-        let _kept = ManuallyDrop::new((self.vm, self.memory));
-        for (number, vcpu) in (0..).zip(self.vcpus) {
-            vcpu::spawn(
-                number,
-                vcpu,
-                self.devices.clone(),
-                self.exit.clone(),
-                filter.clone(),
-            )
-            .map_err(Error::Thread)?;
+        let filters = Filters::new(self.seccomp)?;
+        // The processors' threads must not find these gone, whatever fails here.
+        let kept = ManuallyDrop::new((self.vm, self.memory));
+        let guest = Arc::new(self.guest);
+        let vcpus = Vcpus::start(self.vcpus, &guest, &filters).map_err(Error::Thread)?;
+        let inventory = guest.inventory.clone();
+        // It ends by itself when no adapter can ask it any more; a reset that is under way may take long.
+        thread("resets", &filters.resets, &guest, move || {
+            resets::run(&self.asked, &inventory);
+        })?;
+        let (shared, of) = (control.clone(), guest.clone());
+        let controller = thread("control", &filters.control, &guest, move || {
+            let mut control = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            control.run(&of);
+        })?;
+        filters.event_loop.apply()?;
+        let outcome = event_loop.run()?;
+        if outcome != Outcome::Reset {
+            return Ok(outcome);
         }
-        if self.seccomp {
-            seccomp::apply(&seccomp::event_loop()?)?;
+        if let Some(signal) = vcpus.stop(input) {
+            return Ok(signal);
         }
-        Ok(event_loop.run()?)
+        let _ = controller.join();
+        drop(guest);
+        drop(ManuallyDrop::into_inner(kept));
+        Ok(Outcome::Reset)
     }
 }
 
-fn open_kvm() -> Result<Kvm, Error> {
-    let kvm = Kvm::new().map_err(|error| match error.errno() {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::NoKvm,
-        libc::EACCES | libc::EPERM => Error::KvmPermission,
-        errno => Error::Kvm(io::Error::from_raw_os_error(errno)),
-    })?;
-    match kvm.get_api_version() {
-        KVM_API => {}
-        other => return Err(Error::KvmVersion(other)),
-    }
-    for (cap, name) in NEEDED {
-        if !kvm.check_extension(cap) {
-            return Err(Error::KvmLacks(name));
-        }
-    }
-    Ok(kvm)
-}
-
-fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    let vm = kvm
-        .create_vm()
-        .map_err(kvm_call("create a virtual machine"))?;
-    vm.set_identity_map_address(IDENTITY_MAP)
-        .map_err(kvm_call("set the identity map"))?;
-    vm.set_tss_address(TSS)
-        .map_err(kvm_call("set the task state segment"))?;
-    vm.create_irq_chip()
-        .map_err(kvm_call("create interrupt controllers"))?;
-    let pit = kvm_pit_config {
-        flags: KVM_PIT_SPEAKER_DUMMY,
-        ..Default::default()
+/// Starts a thread that is confined before it does anything.
+fn thread(
+    name: &str,
+    filter: &Filter,
+    guest: &Arc<Guest>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    let (filter, exit) = (filter.clone(), guest.exit.clone());
+    let confined = move || match filter.apply() {
+        Ok(()) => body(),
+        Err(error) => exit.end(Outcome::Failed(crate::error_chain(&error))),
     };
-    vm.create_pit2(pit).map_err(kvm_call("create a timer"))?;
-    Ok(vm)
-}
-
-fn create_vcpus(
-    kvm: &Kvm,
-    vm: &VmFd,
-    count: u8,
-    entry: vm_memory::GuestAddress,
-) -> Result<Vec<VcpuFd>, Error> {
-    let supported =
-        cpu::cpuid::supported(kvm).map_err(kvm_call("say which processor features it supports"))?;
-    let deadline_timer = cpu::cpuid::deadline_timer_works(kvm);
-    tracing::debug!(deadline_timer, "timers");
-    let create = |number: u8| {
-        let vcpu = vm
-            .create_vcpu(u64::from(number))
-            .map_err(kvm_call("create a processor"))?;
-        let cpuid =
-            cpu::cpuid::for_cpu(&supported, number, count, deadline_timer).map_err(Error::Cpuid)?;
-        vcpu.set_cpuid2(&cpuid)
-            .map_err(kvm_call("set a processor's CPUID"))?;
-        cpu::state::set_common(&vcpu).map_err(kvm_call("set a processor's state"))?;
-        if number == 0 {
-            cpu::state::set_entry(&vcpu, entry)
-                .map_err(kvm_call("set the first processor's registers"))?;
-        }
-        Ok(vcpu)
-    };
-    (0..count).map(create).collect()
-}
-
-fn create_adapter(vm: &Arc<VmFd>, memory: &GuestMemory, args: &Args) -> Result<Adapter, Error> {
-    let stor = Stor::open(&args.device)?;
-    let info = stor.info;
-    let max_queues = args.queue_count();
-    if max_queues > info.max_queues {
-        return Err(Error::Queues {
-            asked: max_queues,
-            allowed: info.max_queues,
-        });
-    }
-    if args.queue_size > info.max_queue_size {
-        return Err(Error::QueueSize {
-            asked: args.queue_size,
-            allowed: info.max_queue_size,
-        });
-    }
-    raise_memory_lock_limit();
-    let pages = stor.set_memory(memory)?;
-    tracing::debug!(pages, "guest memory is pinned");
-    let luns = disks::attach(&stor, &args.disks)?;
-
-    let mut window =
-        AddressAllocator::new(PCI_WINDOW, PCI_WINDOW_SIZE).map_err(Error::NoPciRoom)?;
-    let size = avio_abi::pci::BAR_SIZE;
-    let bar = window
-        .allocate(size, size, AllocPolicy::FirstMatch)
-        .map_err(Error::NoPciRoom)?;
-    let offer = Offer {
-        version: info.version.min(avio_abi::ABI_VERSION),
-        // Of what a newer module can do, only what this VMM knows.
-        features: info.features & avio_abi::features::ALL,
-        max_queues,
-        max_queue_size: args.queue_size,
-        luns,
-    };
-    let router = Arc::new(Router::new(vm.clone())?);
-    Ok(Adapter::new(vm, &router, stor, offer, bar.start() as u32)?)
-}
-
-/// Guest memory is pinned and counts against RLIMIT_MEMLOCK, so the soft limit goes up as far as it may. If that is
-/// not enough, the module says so.
-fn raise_memory_lock_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
-        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
-    }
+    let builder = std::thread::Builder::new().name(name.into());
+    builder.spawn(confined).map_err(Error::Thread)
 }

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Ioctls: to the module, and two to block devices.
+//!
+//! One of the two files with `unsafe` (`memory.rs` is the other).
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+
+use avio_abi::wire::Wire;
+use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ref};
+
+/// Reads the sequence number of a disk: every disk, and every medium in it, has one of its own.
+pub const BLKGETDISKSEQ: u32 = 0x8008_1280;
+/// Resets a SCSI device.
+pub const SG_SCSI_RESET: u32 = 0x2284;
+const SG_SCSI_RESET_DEVICE: i32 = 1;
+
+/// Calls the module with `arg`, and puts the answer there, also when it fails.
+pub fn exchange<T: Wire>(module: &File, request: u32, arg: &mut T) -> io::Result<()> {
+    let mut bytes = vec![0; T::SIZE];
+    let _ = arg.put(&mut bytes);
+    let result = call(module, request, &mut bytes);
+    if let Some((answer, _)) = T::take(&bytes) {
+        *arg = answer;
+    }
+    result
+}
+
+/// Calls the module without an argument.
+pub fn command(module: &File, request: u32) -> io::Result<()> {
+    call(module, request, &mut [])
+}
+
+/// The one way into the module. `request` must encode the argument's length, or zero.
+fn call(module: &File, request: u32, arg: &mut [u8]) -> io::Result<()> {
+    assert_eq!((request >> 16 & 0x3fff) as usize, arg.len());
+    // SAFETY: the module reads and writes as many bytes at most as the request encodes, and `arg` has them. Of the
+    // addresses inside an argument, `Stor::set_memory` alone passes any: those of its table, which lives through the
+    // call, and those of guest memory, which is mapped shared and reached by volatile accesses only.
+    let result = unsafe { ioctl_with_mut_ptr(module, u64::from(request), arg.as_mut_ptr()) };
+    checked(result)
+}
+
+/// The sequence number of the disk that an open block device is or is part of.
+pub fn disk_sequence(disk: &File) -> io::Result<u64> {
+    let mut sequence = 0u64;
+    // SAFETY: the call writes eight bytes, which `sequence` has.
+    let result = unsafe { ioctl_with_mut_ref(disk, u64::from(BLKGETDISKSEQ), &mut sequence) };
+    checked(result).map(|()| sequence)
+}
+
+/// Resets a SCSI disk, which may take long.
+pub fn scsi_reset(disk: &File) -> io::Result<()> {
+    // SAFETY: the call reads an int and writes no memory of ours.
+    let result = unsafe { ioctl_with_ref(disk, u64::from(SG_SCSI_RESET), &SG_SCSI_RESET_DEVICE) };
+    checked(result)
+}
+
+fn checked(result: i32) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ioctl_numbers_are_those_of_the_kernel() {
+        use vmm_sys_util::ioctl::{ioctl_expr, _IOC_READ};
+        assert_eq!(
+            u64::from(BLKGETDISKSEQ),
+            ioctl_expr(_IOC_READ, 0x12, 128, 8)
+        );
+    }
+
+    #[test]
+    fn what_is_no_disk_has_no_sequence_and_no_reset() {
+        let null = File::open("/dev/null").unwrap();
+        assert!(disk_sequence(&null).is_err());
+        assert!(scsi_reset(&null).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Block devices that back LUNs. The VMM opens them, so that its user's rights decide; the module gets descriptors
+//! only.
+
+mod facts;
+
+use std::fs::{metadata, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use avio_control::Disk;
+use nix::sys::stat::{major, minor};
+
+use crate::backend::call;
+#[cfg(test)]
+pub use facts::Identity;
+pub use facts::{Facts, Number};
+
+/// Where sysfs is.
+const SYS: &str = "/sys";
+
+/// Why a device could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not there, or no right to it.
+    #[error("cannot open disk {path}")]
+    Open {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file or something else.
+    #[error(
+        "{0} is not a block device; for an image file make one with: losetup --find --show {0}"
+    )]
+    NotBlock(PathBuf),
+    /// Somebody else has it.
+    #[error(
+        "disk {0} is in use: it is mounted, part of another device, or another guest's; if all its users can cope \
+         with each other, say shared"
+    )]
+    Busy(PathBuf),
+    /// The host's kernel does not tell.
+    #[error("sysfs does not tell what disk {0} is; /sys must be mounted, and the kernel must be 5.15 or later")]
+    Unknown(PathBuf),
+}
+
+/// An open block device.
+pub struct Backing {
+    /// Claimed for this process as long as it is open, unless it is shared.
+    pub file: Arc<File>,
+    /// Its number.
+    pub number: Number,
+    /// What it was when it was opened.
+    pub facts: Facts,
+}
+
+/// What became of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It is there; what it is now.
+    Here(Facts),
+    /// It is gone, or has no medium.
+    Gone,
+}
+
+impl Backing {
+    /// Opens and claims a device.
+    pub fn open(disk: &Disk) -> Result<Self, Error> {
+        let number = number(&disk.path)?;
+        let claim = if disk.shared { 0 } else { libc::O_EXCL };
+        // Without O_CREAT, O_EXCL claims a block device against mounts and other claims.
+        let file = File::options()
+            .read(true)
+            .write(!disk.readonly)
+            .custom_flags(claim)
+            .open(&disk.path)
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::EBUSY) => Error::Busy(disk.path.clone()),
+                _ => failed(&disk.path)(source),
+            })?;
+        let facts = Facts::read(Path::new(SYS), number);
+        Ok(Self {
+            file: Arc::new(file),
+            number,
+            facts: facts.ok_or_else(|| Error::Unknown(disk.path.clone()))?,
+        })
+    }
+
+    /// Looks what became of it. A disk that was taken away leaves its number to the next one, but not its sequence
+    /// number.
+    pub fn look(&self) -> Look {
+        let open = call::disk_sequence(&self.file).ok();
+        match Facts::read(Path::new(SYS), self.number) {
+            Some(facts) if open == Some(facts.sequence) && facts.sectors != 0 => Look::Here(facts),
+            _ => Look::Gone,
+        }
+    }
+}
+
+/// The number of the block device at `path`.
+pub fn number(path: &Path) -> Result<Number, Error> {
+    let metadata = metadata(path).map_err(failed(path))?;
+    if !metadata.file_type().is_block_device() {
+        return Err(Error::NotBlock(path.into()));
+    }
+    let device = metadata.rdev();
+    Ok(Number {
+        major: major(device) as u32,
+        minor: minor(device) as u32,
+    })
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+    |source| Error::Open {
+        path: path.into(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(path: &str) -> Error {
+        let disk = Disk {
+            path: path.into(),
+            ..Disk::default()
+        };
+        Backing::open(&disk).err().unwrap()
+    }
+
+    #[test]
+    fn a_file_is_refused_with_advice() {
+        assert!(refusal("/etc/passwd").to_string().contains("losetup"));
+    }
+
+    #[test]
+    fn a_character_device_is_no_disk() {
+        assert!(matches!(refusal("/dev/zero"), Error::NotBlock(_)));
+    }
+
+    #[test]
+    fn a_missing_disk_is_named() {
+        let text = refusal("/dev/avio-no-disk").to_string();
+        assert!(text.contains("/dev/avio-no-disk"), "{text}");
+    }
+}

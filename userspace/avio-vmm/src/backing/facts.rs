@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! What sysfs tells of a block device, and by what it can be told from any other.
+
+use std::fs::{canonicalize, read_to_string};
+use std::path::{Path, PathBuf};
+
+/// Longest serial number that a guest can be shown.
+const SERIAL: usize = 40;
+
+/// Number of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// Major.
+    pub major: u32,
+    /// Minor.
+    pub minor: u32,
+}
+
+/// What tells a backing from any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// As text.
+    pub text: String,
+    /// Whether the device brought it. If not, it is made of number and size, and a resize changes it.
+    pub own: bool,
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Which it is.
+    pub identity: Identity,
+    /// Its serial number; empty if it has none.
+    pub serial: String,
+    /// Its world-wide name as bytes; zero if it has none.
+    pub wwn: [u8; 16],
+    /// A whole SCSI disk.
+    pub scsi: bool,
+    /// Sequence number of the disk.
+    pub sequence: u64,
+    /// Capacity in sectors.
+    pub sectors: u64,
+}
+
+impl Facts {
+    /// Reads them; `None` if there is no such device. `sys` is where sysfs is mounted.
+    pub fn read(sys: &Path, number: Number) -> Option<Self> {
+        let Number { major, minor } = number;
+        let node = canonicalize(sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
+        let sectors = text(&node, "size")?.parse().ok()?;
+        let part = text(&node, "partition");
+        let disk = match part {
+            Some(_) => node.parent()?.to_path_buf(),
+            None => node.clone(),
+        };
+        let wwid = text(&disk, "wwid").or_else(|| text(&disk, "device/wwid"));
+        let serial = text(&disk, "serial").or_else(|| text(&disk, "device/serial"));
+        let own = match &part {
+            Some(part) => partition_identity(&node).or_else(|| {
+                Some(format!(
+                    "{} partition {part}",
+                    disk_identity(&disk, &wwid, &serial)?
+                ))
+            }),
+            None => disk_identity(&disk, &wwid, &serial),
+        };
+        let identity = Identity {
+            own: own.is_some(),
+            text: own.unwrap_or_else(|| format!("device {major}:{minor} of {sectors} sectors")),
+        };
+        Some(Self {
+            identity,
+            serial: shown(&serial.unwrap_or_default()),
+            wwn: wwid
+                .as_deref()
+                .and_then(wwn)
+                .filter(|_| part.is_none())
+                .unwrap_or_default(),
+            scsi: part.is_none() && disk.join("device/scsi_level").exists(),
+            sequence: text(&disk, "diskseq").and_then(|text| text.parse().ok())?,
+            sectors,
+        })
+    }
+}
+
+/// An attribute, if it is there and not empty.
+fn text(node: &Path, attribute: &str) -> Option<String> {
+    let text = read_to_string(node.join(attribute)).ok()?;
+    let trimmed = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!trimmed.is_empty()).then(|| trimmed.to_string())
+}
+
+fn partition_identity(node: &Path) -> Option<String> {
+    let uevent = text(node, "uevent")?;
+    let uuid = uevent
+        .lines()
+        .find_map(|line| line.strip_prefix("PARTUUID="))?;
+    Some(format!("partition {uuid}"))
+}
+
+/// The first thing that the device has of: world-wide name, serial number, UUID of what it is made by, image file.
+fn disk_identity(disk: &Path, wwid: &Option<String>, serial: &Option<String>) -> Option<String> {
+    let named = |kind: &str, value: &Option<String>| Some(format!("{kind} {}", value.as_ref()?));
+    let file = |path: &str| PathBuf::from(path).display().to_string();
+    named("wwn", wwid)
+        .or_else(|| named("serial", serial))
+        .or_else(|| named("dm", &text(disk, "dm/uuid")))
+        .or_else(|| named("md", &text(disk, "md/uuid")))
+        .or_else(|| Some(format!("file {}", file(&text(disk, "loop/backing_file")?))))
+}
+
+/// A serial number as the guest can be shown it.
+fn shown(serial: &str) -> String {
+    let printable = serial.chars().filter(|c| c.is_ascii_graphic() || *c == ' ');
+    let kept: String = printable.take(SERIAL).collect();
+    kept.trim().to_string()
+}
+
+/// The bytes of a NAA, EUI-64 or NGUID name as sysfs writes them.
+fn wwn(wwid: &str) -> Option<[u8; 16]> {
+    let digits = wwid
+        .strip_prefix("naa.")
+        .or_else(|| wwid.strip_prefix("eui."))?;
+    let digits = digits.strip_prefix("0x").unwrap_or(digits);
+    let mut name = [0; 16];
+    if digits.len() % 2 != 0
+        || digits.is_empty()
+        || digits.len() > 2 * name.len()
+        || !digits.is_ascii()
+    {
+        return None;
+    }
+    for (at, byte) in name.iter_mut().take(digits.len() / 2).enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, write};
+    use std::os::unix::fs::symlink;
+
+    /// A sysfs with one device 8:1 made of these attributes.
+    fn sysfs(name: &str, attributes: &[(&str, &str)]) -> PathBuf {
+        let sys = std::env::temp_dir().join(format!("avio-{}-{name}", std::process::id()));
+        let disk = sys.join("block/disk");
+        create_dir_all(sys.join("dev/block")).unwrap();
+        for (attribute, value) in [("size", "2048\n"), ("diskseq", "9\n")]
+            .iter()
+            .chain(attributes)
+        {
+            let file = disk.join(attribute);
+            create_dir_all(file.parent().unwrap()).unwrap();
+            write(file, value).unwrap();
+        }
+        let node = if disk.join("part/partition").exists() {
+            "disk/part"
+        } else {
+            "disk"
+        };
+        symlink(sys.join("block").join(node), sys.join("dev/block/8:1")).unwrap();
+        sys
+    }
+
+    fn facts(name: &str, attributes: &[(&str, &str)]) -> Facts {
+        let sys = sysfs(name, attributes);
+        let facts = Facts::read(&sys, Number { major: 8, minor: 1 });
+        std::fs::remove_dir_all(sys).unwrap();
+        facts.unwrap()
+    }
+
+    fn identity(name: &str, attributes: &[(&str, &str)]) -> (String, bool) {
+        let identity = facts(name, attributes).identity;
+        (identity.text, identity.own)
+    }
+
+    #[test]
+    fn a_scsi_disk() {
+        let facts = facts(
+            "scsi",
+            &[
+                ("device/wwid", "naa.5000c500a1b2c3d4\n"),
+                ("device/serial", "  AB12\u{1} \n"),
+                ("device/scsi_level", "7\n"),
+            ],
+        );
+        assert_eq!(facts.identity.text, "wwn naa.5000c500a1b2c3d4");
+        assert_eq!((facts.serial.as_str(), facts.scsi), ("AB12", true));
+        assert_eq!(
+            facts.wwn[..9],
+            [0x50, 0, 0xc5, 0, 0xa1, 0xb2, 0xc3, 0xd4, 0]
+        );
+        assert_eq!((facts.sectors, facts.sequence), (2048, 9));
+    }
+
+    #[test]
+    fn others_are_known_by_what_they_have() {
+        let own = |text: &str| (text.to_string(), true);
+        assert_eq!(identity("virtio", &[("serial", "S1\n")]), own("serial S1"));
+        assert_eq!(identity("dm", &[("dm/uuid", "LVM-x\n")]), own("dm LVM-x"));
+        assert_eq!(
+            identity("empty", &[("dm/uuid", "\n"), ("md/uuid", "u\n")]),
+            own("md u")
+        );
+        assert_eq!(
+            identity("loop", &[("loop/backing_file", "/a b\n")]),
+            own("file /a b")
+        );
+        let made_up = "device 8:1 of 2048 sectors".to_string();
+        assert_eq!(identity("bare", &[]), (made_up, false));
+    }
+
+    #[test]
+    fn a_partition_is_not_its_disk() {
+        let part = [
+            ("part/partition", "1\n"),
+            ("part/size", "64\n"),
+            ("wwid", "eui.0011223344556677\n"),
+        ];
+        let facts = facts("part", &part);
+        assert_eq!(facts.identity.text, "wwn eui.0011223344556677 partition 1");
+        assert_eq!((facts.wwn, facts.sectors, facts.sequence), ([0; 16], 64, 9));
+        let uevent = ("part/uevent", "MAJOR=8\nPARTUUID=ab-01\n");
+        let with = [part[0], part[1], part[2], uevent];
+        assert_eq!(
+            identity("partuuid", &with),
+            ("partition ab-01".into(), true)
+        );
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_has_none() {
+        let number = Number { major: 8, minor: 1 };
+        assert_eq!(Facts::read(Path::new("/nowhere"), number), None);
+    }
+
+    #[test]
+    fn only_whole_names_are_world_wide() {
+        assert_eq!(
+            wwn("eui.00112233445566778899aabbccddeeff").unwrap()[15],
+            0xff
+        );
+        for odd in [
+            "t10.ATA disk",
+            "nvme.1",
+            "naa.",
+            "naa.123",
+            "naa.12345g",
+            "eui.00112233445566778899aabbccddeeff00",
+        ] {
+            assert_eq!(wwn(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! A connection to the control socket: lines in, answers out, and never a wait. A client that does not take its answer
+//! is not listened to until it has, so that it costs one line and one answer of memory.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use avio_control::MAX_REQUEST;
+use vmm_sys_util::epoll::EventSet;
+
+use super::Wait;
+
+/// The connection.
+pub struct Client {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    ended: bool,
+}
+
+impl Client {
+    /// A connection that does not block.
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            input: Vec::new(),
+            output: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// What to wait for.
+    pub fn waits(&self) -> Wait {
+        let events = if self.output.is_empty() {
+            EventSet::IN
+        } else {
+            EventSet::OUT
+        };
+        (self.stream.as_raw_fd(), events)
+    }
+
+    /// Takes and answers what there is. Whether the connection is of further use.
+    pub fn serve(&mut self, mut answer: impl FnMut(&str) -> String) -> bool {
+        if !self.send() {
+            return false;
+        }
+        if self.output.is_empty() {
+            self.receive();
+        }
+        while self.output.is_empty() {
+            let Some(line) = self.next_line() else {
+                return !self.ended && self.fits();
+            };
+            let text = String::from_utf8_lossy(&line);
+            if !text.trim().is_empty() {
+                self.output = answer(&text).into_bytes();
+                self.output.push(b'\n');
+                if !self.send() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Reads a piece. Not all that there is: others wait, too.
+    fn receive(&mut self) {
+        let mut piece = [0; 4096];
+        match self.stream.read(&mut piece) {
+            Ok(0) => self.ended = true,
+            Ok(len) => self.input.extend_from_slice(&piece[..len]),
+            Err(error) if would_block(&error) => {}
+            Err(_) => self.ended = true,
+        }
+    }
+
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.input.iter().position(|byte| *byte == b'\n')?;
+        Some(self.input.drain(..=end).collect())
+    }
+
+    /// Whether a line can still become whole. If not, the client is told, if it listens.
+    fn fits(&mut self) -> bool {
+        if self.input.len() < MAX_REQUEST {
+            return true;
+        }
+        let text = format!("a line has at most {MAX_REQUEST} bytes");
+        self.output = super::commands::error(&text).into_bytes();
+        self.output.push(b'\n');
+        let _ = self.send();
+        false
+    }
+
+    /// Sends as much of the answer as is taken. Whether somebody is there.
+    fn send(&mut self) -> bool {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(0) => return false,
+                Ok(len) => drop(self.output.drain(..len)),
+                Err(error) => return would_block(&error),
+            }
+        }
+        true
+    }
+}
+
+fn would_block(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (UnixStream, Client) {
+        let (near, far) = UnixStream::pair().unwrap();
+        for stream in [&near, &far] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        (near, Client::new(far))
+    }
+
+    fn echo(line: &str) -> String {
+        format!("<{}>", line.trim())
+    }
+
+    fn said(stream: &mut UnixStream) -> String {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn lines_are_answered_in_their_order() {
+        let (mut near, mut client) = pair();
+        near.write_all(b"one\ntw").unwrap();
+        assert!(client.serve(echo));
+        assert_eq!(said(&mut near), "<one>\n");
+        near.write_all(b"o\n\n  \nthree\n").unwrap();
+        assert!(client.serve(echo));
+        assert_eq!(said(&mut near), "<two>\n<three>\n");
+        assert!(client.serve(echo), "nothing to do");
+    }
+
+    #[test]
+    fn a_client_that_has_said_its_last_gets_its_answer() {
+        let (mut near, mut client) = pair();
+        near.write_all(b"one\n").unwrap();
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(client.serve(echo));
+        assert!(!client.serve(echo));
+        assert_eq!(said(&mut near), "<one>\n");
+    }
+
+    #[test]
+    fn an_endless_line_ends_the_connection_with_a_reason() {
+        let (mut near, mut client) = pair();
+        let piece = [b'x'; 4096];
+        let mut goes_on = true;
+        for _ in 0..=MAX_REQUEST / piece.len() {
+            let _ = near.write(&piece);
+            goes_on = client.serve(echo);
+            if !goes_on {
+                break;
+            }
+        }
+        assert!(!goes_on);
+        assert!(client.input.len() <= MAX_REQUEST);
+        assert!(said(&mut near).contains("at most 65536 bytes"));
+    }
+
+    #[test]
+    fn a_client_that_takes_no_answers_is_not_listened_to() {
+        let (mut near, mut client) = pair();
+        let mut asked = 0;
+        let long = |_: &str| "y".repeat(1 << 20);
+        near.write_all(b"one\ntwo\n").unwrap();
+        assert!(client.serve(|line| {
+            asked += 1;
+            long(line)
+        }));
+        let held = client.output.len();
+        assert!(held != 0 && client.waits().1 == EventSet::OUT);
+        near.write_all(b"three\n").unwrap();
+        for _ in 0..10 {
+            assert!(client.serve(long));
+        }
+        assert_eq!((asked, client.output.len()), (1, held));
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_gone() {
+        let (near, mut client) = pair();
+        drop(near);
+        assert!(!client.serve(echo));
+    }
+}

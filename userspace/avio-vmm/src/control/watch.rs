@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! What becomes of the backing devices, and the guest's knowledge of them. All goes by how things are now, so that no
+//! message that is lost or late can mislead.
+
+use avio_abi::stor::lun_flags;
+
+use super::Guest;
+use crate::backend::Error;
+use crate::backing::{Facts, Look};
+use crate::hba::Hba;
+use crate::inventory::{Inventory, Lun};
+
+/// Where a LUN is: index of the adapter, number.
+type Place = (usize, u32);
+
+/// Looks at the backings of some LUNs, and tells the guest what is new.
+pub fn look(guest: &Guest, which: impl Fn(&Lun) -> bool) {
+    let mut inventory = guest.inventory.lock();
+    for place in places(&inventory, |lun| !lun.lost && which(lun)) {
+        report(look_at(guest, &mut inventory, place, false));
+    }
+}
+
+/// Looks at one LUN's backing; with `surely` the module does, too, even if nothing seems to be new. If the module cannot
+/// be told, since it is stopping, nothing is noted either, and the next look finds the same.
+pub fn look_at(
+    guest: &Guest,
+    inventory: &mut Inventory,
+    place: Place,
+    surely: bool,
+) -> Result<(), Error> {
+    let (hba, Some(lun)) = (&guest.hbas[place.0], lun_at(inventory, place)) else {
+        return Ok(());
+    };
+    match lun.backing.look() {
+        Look::Here(facts) if surely || lun.lost || facts != lun.backing.facts => {
+            here(hba, inventory, place, facts)
+        }
+        Look::Gone if !lun.lost => {
+            hba.update(place.1, true, None)?;
+            lun.lost = true;
+            tracing::warn!(
+                "{} is gone; LUN {} waits for it",
+                lun.disk.path.display(),
+                place.1
+            );
+            Ok(())
+        }
+        Look::Here(_) | Look::Gone => Ok(()),
+    }
+}
+
+/// Looks whether lost devices have come back: the device itself, or another in its place.
+pub fn look_for_lost(guest: &Guest) {
+    let mut inventory = guest.inventory.lock();
+    for place in places(&inventory, |lun| lun.lost) {
+        report(look_at(guest, &mut inventory, place, false));
+        let Some(lun) = lun_at(&mut inventory, place).filter(|lun| lun.lost) else {
+            continue;
+        };
+        let disk = lun.disk.clone();
+        match inventory.open_disk(disk) {
+            Ok(found) if found.backing.facts.sectors != 0 => {
+                come_back(&guest.hbas[place.0], &mut inventory, place, found);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::trace!("{}", crate::error_chain(&error)),
+        }
+    }
+}
+
+/// Whether any device is lost.
+pub fn any_lost(guest: &Guest) -> bool {
+    !places(&guest.inventory.lock(), |lun| lun.lost).is_empty()
+}
+
+/// The guest knows every backing that it may use.
+pub fn remember_gates(guest: &Guest) {
+    let mut inventory = guest.inventory.lock();
+    for place in places(&inventory, |_| true) {
+        let Some(lun) = inventory.adapters[place.0].luns.get(&place.1) else {
+            continue;
+        };
+        if inventory.is_foreign(place.0, place.1, lun) && guest.hbas[place.0].is_open(place.1) {
+            let identity = lun.backing.facts.identity.text.clone();
+            know(&mut inventory, place, &identity);
+        }
+    }
+}
+
+/// A device is there and is new in some way.
+fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Result<(), Error> {
+    let adapter = &mut inventory.adapters[place.0];
+    let known = inventory.state.known(&adapter.id, place.1);
+    let Some(lun) = adapter.luns.get_mut(&place.1) else {
+        return Ok(());
+    };
+    let before = &lun.backing.facts.identity.text;
+    let another = facts.identity.text != *before;
+    let was_known = known == Some(before);
+    let is_known = known == Some(&facts.identity.text);
+    // An identity that is made of the size changes with it; then the device is still the same.
+    hba.update(
+        place.1,
+        false,
+        (another && facts.identity.own).then_some(!is_known),
+    )?;
+    let identity = facts.identity.clone();
+    lun.backing.facts = facts;
+    lun.lost = false;
+    if another && !identity.own && was_known {
+        know(inventory, place, &identity.text);
+    }
+    Ok(())
+}
+
+/// Another device is there under the name of a lost one.
+fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) {
+    let foreign = inventory.is_foreign(place.0, place.1, &found);
+    tracing::warn!(
+        "{} is back{}",
+        found.disk.path.display(),
+        if foreign {
+            " as another disk; the LUN's gate is closed"
+        } else {
+            ""
+        }
+    );
+    let there = hba.registers().lun(place.1).flags & lun_flags::PRESENT != 0;
+    let result = if there {
+        hba.replace(place.1, None, &found, foreign, true)
+    } else {
+        hba.attach(place.1, &found, foreign)
+    };
+    if result.is_ok() {
+        inventory.adapters[place.0].luns.insert(place.1, found);
+    }
+    report(result);
+}
+
+fn know(inventory: &mut Inventory, place: Place, identity: &str) {
+    let id = inventory.adapters[place.0].id.clone();
+    if let Err(error) = inventory.state.know(&id, place.1, identity) {
+        tracing::warn!("{}", crate::error_chain(&error));
+    }
+}
+
+fn places(inventory: &Inventory, which: impl Fn(&Lun) -> bool) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (index, adapter) in inventory.adapters.iter().enumerate() {
+        let some = adapter.luns.iter().filter(|(_, lun)| which(lun));
+        places.extend(some.map(|(number, _)| (index, *number)));
+    }
+    places
+}
+
+fn lun_at(inventory: &mut Inventory, place: Place) -> Option<&mut Lun> {
+    inventory.adapters.get_mut(place.0)?.luns.get_mut(&place.1)
+}
+
+fn report(result: Result<(), Error>) {
+    if let Err(error) = result {
+        tracing::warn!("{}", crate::error_chain(&error));
+    }
+}
