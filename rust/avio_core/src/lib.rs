@@ -8,12 +8,14 @@
 //!
 //! - [`ring`]: both ends of a queue pair.
 //! - [`memory`]: from guest-physical addresses to host page frames.
+//! - [`coalesce`]: when a driver asks for its next interrupt.
 //! - [`request`]: from a submission entry to a storage request.
 
 #![cfg_attr(not(any(test, avio_kernel)), no_std)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod coalesce;
 pub mod memory;
 pub mod request;
 pub mod ring;
