@@ -62,6 +62,8 @@ pub mod features {
     pub const EVENTS: u64 = 1 << 4;
     /// The task registers.
     pub const TASKS: u64 = 1 << 5;
+    /// Interrupt positions ahead of what is in flight: the device interrupts before it rests.
+    pub const COALESCE: u64 = 1 << 6;
     /// All that this version defines.
-    pub const ALL: u64 = FLUSH | FUA | SEGMENT_LIST | RANGES | EVENTS | TASKS;
+    pub const ALL: u64 = FLUSH | FUA | SEGMENT_LIST | RANGES | EVENTS | TASKS | COALESCE;
 }

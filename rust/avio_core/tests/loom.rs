@@ -11,7 +11,8 @@
 use avio_abi::ring::{control, Completion, Submission};
 use avio_abi::wire::Wire;
 use avio_core::ring::{
-    CompletionReader, CompletionWriter, QueueMemory, RingSize, SubmissionReader, SubmissionWriter,
+    CompletionReader, CompletionWriter, QueueMemory, Rest, RingSize, SubmissionReader,
+    SubmissionWriter,
 };
 use avio_core::sync::InFlight;
 use loom::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
@@ -270,6 +271,66 @@ fn abi_5_4_no_interrupt_is_lost_when_coalescing() {
 #[should_panic(expected = "the driver sleeps on a completion")]
 fn abi_5_3_without_the_full_barrier_an_interrupt_is_lost() {
     interrupt(Flaw::NoBarrier, false);
+}
+
+/// A request ends in a context of its own while the worker goes to rest and the driver, which has asked for an
+/// interrupt much later, goes to sleep.
+fn rest(flaw: Flaw) {
+    explore(4, move || {
+        let size = size(2);
+        let memory = Arc::new(Memory::new(size, flaw));
+        let (call, wake) = (Event::new(), Event::new());
+        let writer = Arc::new(CompletionWriter::new(size));
+        let rest = Arc::new(Rest::new());
+        rest.end();
+        let completer = {
+            let (memory, call, wake) = (memory.clone(), call.clone(), wake.clone());
+            let (writer, rest) = (writer.clone(), rest.clone());
+            thread::spawn(move || {
+                let done = Completion {
+                    tag: 0,
+                    status: 0,
+                    bytes: 512,
+                };
+                if writer.post(&*memory, done) {
+                    call.signal();
+                } else if rest.is_resting() {
+                    wake.signal();
+                }
+            })
+        };
+        let worker = {
+            let (memory, call, writer) = (memory.clone(), call.clone(), writer.clone());
+            thread::spawn(move || {
+                if rest.begin(&*memory, &writer) {
+                    call.signal();
+                }
+            })
+        };
+
+        let mut ring = CompletionReader::new(size);
+        let mut taken = ring.take(&*memory).is_some();
+        while !taken && ring.arm_ahead(&*memory, 1) {
+            taken = ring.take(&*memory).is_some();
+        }
+        completer.join().unwrap();
+        worker.join().unwrap();
+        assert!(
+            taken || call.is_pending() || wake.is_pending(),
+            "the driver sleeps on a completion"
+        );
+    });
+}
+
+#[test]
+fn abi_5_6_no_completion_is_left_when_the_device_rests() {
+    rest(Flaw::None);
+}
+
+#[test]
+#[should_panic(expected = "the driver sleeps on a completion")]
+fn abi_5_6_without_the_full_barrier_a_completion_is_left() {
+    rest(Flaw::NoBarrier);
 }
 
 /// More requests than the ring is long, each answered at once: every slot is used again, on both rings.

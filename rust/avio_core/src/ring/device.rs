@@ -164,4 +164,49 @@ impl CompletionWriter {
         memory.full_barrier();
         memory.load_acquire(control::CQ_EVENT) == position
     }
+
+    /// Whether there are completions that the driver has not taken.
+    pub fn unread<M: QueueMemory>(&self, memory: &M) -> bool {
+        memory.load_acquire(control::CQ_HEAD) != self.posted()
+    }
+}
+
+/// Whether the device rests: whether nobody polls the submission ring. Sections 5.5 and 5.6 of the specification.
+pub struct Rest(AtomicU32);
+
+impl Rest {
+    /// A device that rests.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(1))
+    }
+    /// A device that rests.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self(AtomicU32::new(1))
+    }
+
+    /// The worker begins to look.
+    pub fn end(&self) {
+        self.0.store_release(0);
+    }
+
+    /// The worker stops looking; `true` if it must interrupt the driver first.
+    pub fn begin<M: QueueMemory>(&self, memory: &M, writer: &CompletionWriter) -> bool {
+        self.0.store_release(1);
+        // Pairs with the barrier in `CompletionWriter::post`: either we see its completion, or it that we rest.
+        memory.full_barrier();
+        writer.unread(memory)
+    }
+
+    /// For who has posted a completion without an interrupt: whether the worker must be woken for it.
+    pub fn is_resting(&self) -> bool {
+        self.0.load_relaxed() != 0
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self::new()
+    }
 }

@@ -122,6 +122,13 @@ impl CompletionReader {
         self.is_present(memory, self.head)
     }
 
+    /// With COALESCE: asks for an interrupt with the completion `after` places behind the next one, or when the device
+    /// rests; `true` if the next one is there already, and the caller must take it rather than wait.
+    pub fn arm_ahead<M: QueueMemory>(&mut self, memory: &M, after: u32) -> bool {
+        self.ask(memory, self.head.wrapping_add(after));
+        self.is_present(memory, self.head)
+    }
+
     fn ask<M: QueueMemory>(&self, memory: &M, event: u32) {
         memory.store_release(control::CQ_EVENT, event);
         // Pairs with the barrier in `CompletionWriter::post`: either it sees our event, or we its entry.

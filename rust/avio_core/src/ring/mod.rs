@@ -7,7 +7,7 @@
 mod device;
 mod driver;
 
-pub use device::{CompletionWriter, SubmissionReader};
+pub use device::{CompletionWriter, Rest, SubmissionReader};
 pub use driver::{CompletionReader, SubmissionWriter};
 
 use avio_abi::{MAX_QUEUE_SIZE, MIN_QUEUE_SIZE};
