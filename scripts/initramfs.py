@@ -12,6 +12,7 @@ import root
 from host import BUILD, CHECKOUT
 
 PROGRAMS = ["/usr/sbin/mkfs.ext4", "/usr/sbin/e2fsck", "/usr/sbin/sfdisk"]
+OWN = [build.BIN / "gvsdmgr"]
 GUEST = CHECKOUT / "tests" / "vm" / "guest"
 
 
@@ -74,7 +75,11 @@ def make(name, flavour, programs=()):
             cpio.entry(folder, stat.S_IFDIR | 0o755)
         cpio.entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
         cpio.add("bin/busybox", (tree / "usr/bin/busybox").read_bytes(), 0o755)
-        for path in closure([*PROGRAMS, *programs]):
+        for path in OWN:
+            cpio.add(f"bin/{path.name}", path.read_bytes(), 0o755)
+        for path in closure([*PROGRAMS, *programs, *map(str, OWN)]):
+            if path in map(str, OWN):
+                continue
             # The root has /bin, /sbin and /lib as links into /usr; the archive keeps the paths as programs ask for them.
             inside = Path(os.path.realpath(tree / path.lstrip("/")))
             if inside.is_absolute() and not inside.is_relative_to(tree):

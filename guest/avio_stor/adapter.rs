@@ -2,70 +2,113 @@
 
 //! An adapter from probe to removal.
 
-use crate::lun;
-use crate::queue::Queue;
+use crate::controller::Controller;
+use crate::link::{handshake, ring_size, Link, Running};
+use crate::luns::Luns;
+use crate::queue::{Door, Queue, Shared};
 use crate::registers::Registers;
-use avio_abi::ioctl::SetupError;
-use avio_abi::pci::{command, queue, reg, state, MAGIC, VECTOR_CONFIG};
-use avio_abi::{features, ABI_VERSION, MAX_QUEUES};
-use avio_core::ring::RingSize;
+use crate::signals::Signals;
+use crate::tasks::Tasks;
+use crate::usage::Usage;
+use avio_abi::pci::{reg, VECTOR_CONFIG};
+use avio_abi::{features, MAX_LUNS, MAX_QUEUES};
 use avio_sys::guest::blkmq::{queue_count, TagSet};
-use avio_sys::guest::disk::Disk;
+use avio_sys::guest::index::{Index, Kind};
 use avio_sys::guest::irq::{Interrupts, Vectors};
+use avio_sys::guest::node::Node;
 use kernel::device::Bound;
 use kernel::pci;
 use kernel::prelude::*;
+use kernel::str::CString;
+use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
-
-/// Entries in each ring, where the device allows as many.
-const RING_ENTRIES: u32 = 128;
 
 /// First of the queues' vectors.
 const FIRST_QUEUE_VECTOR: u32 = VECTOR_CONFIG + 1;
 
-/// A running adapter. Dropping it waits for the requests in flight, then stops the device, then frees the rest: the
-/// order of the fields.
+/// What the module's parameters say.
+pub(crate) struct Options {
+    /// Most queue pairs that interrupt; zero for one to a processor.
+    pub(crate) queues: u32,
+    /// Most queue pairs that are polled.
+    pub(crate) polled: u32,
+    /// Interrupts may be put off.
+    pub(crate) coalesce: bool,
+}
+
+/// A running adapter. Dropping it goes the way from the top to the bottom: the order of the fields.
 pub(crate) struct Adapter<'bound> {
-    _disks: KVec<Disk<Queue>>,
+    /// No new caller.
+    _node: Pin<KBox<Node<Controller>>>,
+    /// No disks, and so no requests. What mends stuck ones still works.
+    _disks: Disks,
+    /// No interrupts.
+    _interrupts: Interrupts<'bound, Signals, Queue>,
+    /// Nothing that is left to do.
+    _connection: Connection,
+    /// The device is stopped.
     _running: Running,
-    _interrupts: Interrupts<'bound, Queue>,
-    _tags: Arc<TagSet<Queue>>,
 }
 
 impl<'bound> Adapter<'bound> {
-    /// Sets the device up and adds its disks. Uses at most `most_queues` queue pairs, unless that is zero.
-    pub(crate) fn new(device: &'bound pci::Device<Bound>, most_queues: u32) -> Result<Self> {
+    /// Sets the device up and adds its disks.
+    pub(crate) fn new(device: &'bound pci::Device<Bound>, options: &Options) -> Result<Self> {
         let registers = Arc::new(Registers::new(device)?, GFP_KERNEL)?;
-        let features = handshake(device, &registers)?;
-        let size = ring_size(device, &registers)?;
+        let parent: ARef<kernel::device::Device> = device.as_ref().into();
+        let features = handshake(&parent, &registers)?;
+        let size = ring_size(&parent, &registers)?;
+        let luns = registers.read(reg::LUNS).min(MAX_LUNS);
 
-        let most_queues = if most_queues == 0 {
-            MAX_QUEUES
+        let most = registers.read(reg::MAX_QUEUES).clamp(1, MAX_QUEUES);
+        let polled = options.polled.min(most.saturating_sub(1));
+        let left = most.saturating_sub(polled);
+        let wanted = if options.queues == 0 {
+            left
         } else {
-            most_queues.min(MAX_QUEUES)
+            options.queues.min(left)
         };
-        let wanted = queue_count(most_queues.min(registers.read(reg::MAX_QUEUES)).max(1));
+        let wanted = queue_count(wanted);
         let vectors = Vectors::new(device, FIRST_QUEUE_VECTOR, wanted).inspect_err(|_| {
             dev_err!(
                 device,
                 "needs two MSI-X vectors at least, one of them for a queue\n"
             )
         })?;
+        let wanted = wanted.min(vectors.spread());
 
-        let mut queues = KVec::new();
-        for index in 0..vectors.spread().min(wanted) {
-            let lists = features & features::SEGMENT_LIST != 0;
-            let queue = Queue::new(
-                index,
-                size,
-                lists,
-                device.as_ref().into(),
-                registers.clone(),
-            )?;
-            queues.push(queue, GFP_KERNEL)?;
+        let signals = Signals::new()?;
+        let tasks = Tasks::new(registers.clone(), features & features::TASKS != 0)?;
+        let shared = Shared {
+            device: parent.clone(),
+            registers: registers.clone(),
+            signals: signals.clone(),
+            tasks: tasks.clone(),
+            size,
+            luns,
+            lists: features & features::SEGMENT_LIST != 0,
+            coalesce: options.coalesce,
+        };
+        let mut interrupting = KVec::new();
+        for index in 0..wanted {
+            interrupting.push(Queue::new(index, false, &shared)?, GFP_KERNEL)?;
         }
-        let interrupts = Interrupts::new(vectors, "avio_stor", &queues)?;
-        let running = Running::start(device, registers.clone(), features, size, &queues)?;
+        let interrupts = Interrupts::new(vectors, "avio_stor", signals.clone(), &interrupting)?;
+        let (mut queues, mut all) = (interrupting, KVec::new());
+        for index in wanted..wanted.saturating_add(polled) {
+            queues.push(Queue::new(index, true, &shared)?, GFP_KERNEL)?;
+        }
+        for queue in &queues {
+            all.push(queue.clone(), GFP_KERNEL)?;
+        }
+        let link = Link {
+            device: parent.clone(),
+            registers: registers.clone(),
+            features,
+            size,
+            queues: all,
+        };
+        let link = Arc::new(link, GFP_KERNEL)?;
+        let running = Running::new(link.clone())?;
         dev_info!(
             device,
             "queue pairs: {}, of {} entries each\n",
@@ -75,102 +118,54 @@ impl<'bound> Adapter<'bound> {
 
         let tags = TagSet::new(
             queues,
+            polled,
             size.entries(),
-            device.as_ref().into(),
+            parent.clone(),
             FIRST_QUEUE_VECTOR,
         );
         let tags = Arc::pin_init(tags, GFP_KERNEL)?;
-        let disks = lun::add_disks(device, &registers, &tags, features)?;
-        Ok(Self {
-            _disks: disks,
-            _running: running,
+        let index = Index::new(Kind::Adapter)?;
+        let usage = Usage::new(parent.clone(), registers.clone(), index, luns as usize)?;
+        let name = CString::try_from_fmt(fmt!("gvsd{}", usage.adapter()))?;
+        let luns = Luns::new(
+            parent,
+            registers,
+            tags,
+            usage.clone(),
+            features,
+            luns as usize,
+        )?;
+        let controller = Controller::new(link, signals.clone(), tasks, usage, luns, polled)?;
+        let node = KBox::pin_init(Node::new(name, controller.clone()), GFP_KERNEL)?;
+
+        let adapter = Self {
+            _node: node,
+            _disks: Disks(controller.clone()),
             _interrupts: interrupts,
-            _tags: tags,
-        })
+            _connection: Connection(signals),
+            _running: running,
+        };
+        adapter._connection.0.connect(controller.clone());
+        controller.set_doors(Door::Open);
+        controller.luns.scan();
+        Ok(adapter)
     }
 }
 
-/// Makes sure of whom we speak with, from a known state; the features that both have.
-fn handshake(device: &pci::Device<Bound>, registers: &Registers) -> Result<u64> {
-    let (magic, version) = (registers.read(reg::MAGIC), registers.read(reg::VERSION));
-    if magic != MAGIC {
-        dev_err!(
-            device,
-            "not an AVIO adapter: its magic number is {magic:#x}, should be {MAGIC:#x}\n"
-        );
-        return Err(ENODEV);
-    }
-    if version == 0 {
-        dev_err!(
-            device,
-            "the adapter speaks version 0 of the interface, should be 1 or newer\n"
-        );
-        return Err(ENODEV);
-    }
-    registers.write(reg::COMMAND, command::RESET);
-    let state = registers.read(reg::STATE);
-    if state != state::STOPPED {
-        dev_err!(
-            device,
-            "the adapter is in state {state} after a reset, should be stopped\n"
-        );
-        return Err(EIO);
-    }
-    registers.write(reg::DRIVER_VERSION, version.min(ABI_VERSION));
-    Ok(registers.read_pair(reg::DEVICE_FEATURES) & features::ALL)
-}
+/// Disks that go when this is dropped.
+struct Disks(Arc<Controller>);
 
-/// The size of the rings: ours, or the device's largest.
-fn ring_size(device: &pci::Device<Bound>, registers: &Registers) -> Result<RingSize> {
-    let most = registers.read(reg::MAX_QUEUE_SIZE);
-    let entries = RING_ENTRIES.min(most.checked_ilog2().map_or(0, |log| 1 << log));
-    RingSize::new(entries).ok_or(ENODEV).inspect_err(|_| {
-        dev_err!(
-            device,
-            "the adapter takes rings of at most {most} entries, should be 2 or more\n"
-        );
-    })
-}
-
-/// A device that serves its queues. Dropping it resets the device, which then leaves our memory alone.
-struct Running(Arc<Registers>);
-
-impl Running {
-    fn start(
-        device: &pci::Device<Bound>,
-        registers: Arc<Registers>,
-        features: u64,
-        size: RingSize,
-        queues: &[Arc<Queue>],
-    ) -> Result<Self> {
-        let running = Self(registers);
-        let registers = &running.0;
-        registers.write_pair(reg::DRIVER_FEATURES, features);
-        registers.write(reg::DRIVER_QUEUES, u32::try_from(queues.len())?);
-        for (index, queue) in (0..u64::from(MAX_QUEUES)).zip(queues) {
-            let block = reg::QUEUES.wrapping_add(reg::QUEUE_STRIDE.wrapping_mul(index));
-            let addresses = queue.addresses();
-            registers.write_pair(block + queue::SUBMISSIONS, addresses.submissions);
-            registers.write_pair(block + queue::COMPLETIONS, addresses.completions);
-            registers.write_pair(block + queue::CONTROL, addresses.control);
-            registers.write(block + queue::SIZE, size.entries());
-        }
-        registers.write(reg::COMMAND, command::START);
-        if registers.read(reg::STATE) == state::RUNNING {
-            return Ok(running);
-        }
-        let (error, index) = (registers.read(reg::ERROR), registers.read(reg::ERROR_INDEX));
-        let text = SetupError::from_u32(error).map_or("for an unknown reason", SetupError::text);
-        dev_err!(
-            device,
-            "the adapter did not start (error {error}, queue {index}): {text}\n"
-        );
-        Err(EIO)
-    }
-}
-
-impl Drop for Running {
+impl Drop for Disks {
     fn drop(&mut self) {
-        self.0.write(reg::COMMAND, command::RESET);
+        self.0.luns.close();
+    }
+}
+
+/// The way from interrupts and queues to the controller, which is cut when this is dropped.
+struct Connection(Arc<Signals>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.disconnect();
     }
 }

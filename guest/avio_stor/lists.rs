@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for the segments of requests that have more than an entry holds: one list for each tag of a queue.
+//! Memory for the segments of requests that have more than an entry holds: a page for each tag of a queue.
 //!
 //! Allocated at set-up, so that the I/O path allocates nothing. Whoever has a tag writes its list; publishing the
 //! entry that points to it orders these writes.
 
-use avio_abi::ring::Segment;
+use avio_abi::ring::{Segment, MAX_SEGMENTS};
 use avio_abi::wire::Wire;
 use avio_abi::PAGE_SIZE;
 use avio_sys::guest::memory::SharedMemory;
 use kernel::prelude::*;
 
-/// Most segments in a list. Two lists to a page: half a MiB of scattered pages to a request.
-pub(crate) const LIST_SEGMENTS: usize = 128;
+/// Most segments in a list.
+pub(crate) const LIST_SEGMENTS: usize = MAX_SEGMENTS as usize;
 
-const LIST_BYTES: usize = LIST_SEGMENTS * Segment::SIZE;
-const LISTS_PER_PAGE: usize = PAGE_SIZE as usize / LIST_BYTES;
 const WORDS_PER_SEGMENT: usize = Segment::SIZE / size_of::<u64>();
+
+const _: () = assert!(LIST_SEGMENTS * Segment::SIZE <= PAGE_SIZE as usize);
 
 /// The lists of a queue, by tag.
 pub(crate) struct Lists(KVec<SharedMemory>);
@@ -24,9 +24,8 @@ pub(crate) struct Lists(KVec<SharedMemory>);
 impl Lists {
     /// Lists for tags less than `tags`.
     pub(crate) fn new(tags: usize) -> Result<Self> {
-        let pages = tags.div_ceil(LISTS_PER_PAGE);
-        let mut lists = KVec::with_capacity(pages, GFP_KERNEL)?;
-        for _ in 0..pages {
+        let mut lists = KVec::with_capacity(tags, GFP_KERNEL)?;
+        for _ in 0..tags {
             lists.push(SharedMemory::new(PAGE_SIZE as usize)?, GFP_KERNEL)?;
         }
         Ok(Self(lists))
@@ -39,20 +38,17 @@ impl Lists {
         tag: u32,
         mut segments: impl Iterator<Item = Segment>,
     ) -> Result<(u64, u16)> {
-        let tag = tag as usize;
-        let page = self.0.get(tag / LISTS_PER_PAGE).ok_or(EIO)?;
-        let offset = tag % LISTS_PER_PAGE * LIST_BYTES;
-        let first = offset / size_of::<u64>();
+        let page = self.0.get(tag as usize).ok_or(EIO)?;
         let mut count: u16 = 0;
         for (index, segment) in (0..LIST_SEGMENTS).zip(&mut segments) {
-            let word = first.wrapping_add(index.wrapping_mul(WORDS_PER_SEGMENT));
+            let word = index.wrapping_mul(WORDS_PER_SEGMENT);
             let second = u64::from(segment.len) | u64::from(segment.flags) << 32;
             page.store(word, segment.addr.to_le());
             page.store(word.wrapping_add(1), second.to_le());
             count = count.wrapping_add(1);
         }
         match segments.next() {
-            None => Ok((page.phys_addr().wrapping_add(offset as u64), count)),
+            None => Ok((page.phys_addr(), count)),
             Some(_) => Err(EIO),
         }
     }

@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From a LUN's description in the register window to a disk.
+//! From a LUN's description in the register window to what the block layer is to know.
 
 use crate::lists::LIST_SEGMENTS;
-use crate::queue::Queue;
 use crate::registers::Registers;
 use avio_abi::pci::reg;
-use avio_abi::ring::INLINE_SEGMENTS;
+use avio_abi::ring::{INLINE_SEGMENTS, MAX_REQUEST_BYTES};
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::wire::Wire;
-use avio_abi::{features, MAX_LUNS, PAGE_SIZE, SECTOR_SIZE};
-use avio_sys::guest::blkmq::TagSet;
-use avio_sys::guest::disk::{Disk, DiskIndex, Limits};
-use kernel::device::Bound;
-use kernel::pci;
+use avio_abi::{features, PAGE_SIZE, SECTOR_SIZE};
+use avio_sys::guest::disk::{Limits, Text, Texts};
 use kernel::prelude::*;
-use kernel::str::CStr;
-use kernel::sync::Arc;
+use kernel::str::CString;
 
 /// How often a description that changes while it is read is read again.
 const READ_TRIES: u32 = 8;
@@ -24,30 +19,8 @@ const READ_TRIES: u32 = 8;
 /// Most sectors of a disk: the kernel counts its bytes in a signed integer.
 const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR_SIZE;
 
-/// Adds a disk for each LUN that is present. One that cannot be used is left out, with a message.
-pub(crate) fn add_disks(
-    device: &pci::Device<Bound>,
-    registers: &Registers,
-    tags: &Arc<TagSet<Queue>>,
-    features: u64,
-) -> Result<KVec<Disk<Queue>>> {
-    let mut disks = KVec::new();
-    for lun in 0..registers.read(reg::LUNS).min(MAX_LUNS) as u16 {
-        let added = read(registers, lun).and_then(|info| match info {
-            Some(info) => add(device, tags, lun, &info, features).map(Some),
-            None => Ok(None),
-        });
-        match added {
-            Ok(Some(disk)) => disks.push(disk, GFP_KERNEL)?,
-            Ok(None) => {}
-            Err(error) => dev_err!(device, "LUN {lun} cannot be used: {error:?}\n"),
-        }
-    }
-    Ok(disks)
-}
-
 /// The description of a LUN, or none if it is not present.
-fn read(registers: &Registers, lun: u16) -> Result<Option<LunInfo>> {
+pub(crate) fn read(registers: &Registers, lun: u16) -> Result<Option<LunInfo>> {
     let start = reg::LUN_INFO.wrapping_add(u64::from(lun).wrapping_mul(LunInfo::SIZE as u64));
     for _ in 0..READ_TRIES {
         let generation = registers.read(reg::GENERATION);
@@ -67,15 +40,9 @@ fn read(registers: &Registers, lun: u16) -> Result<Option<LunInfo>> {
     Err(EAGAIN)
 }
 
-fn add(
-    device: &pci::Device<Bound>,
-    tags: &Arc<TagSet<Queue>>,
-    lun: u16,
-    info: &LunInfo,
-    features: u64,
-) -> Result<Disk<Queue>> {
-    let limits = limits(info, features)?;
-    let mut serial = [0; 41];
+/// What the disk's attributes show.
+pub(crate) fn texts(lun: u16, info: &LunInfo) -> Result<Texts> {
+    let mut serial = [0; 64];
     for (to, from) in serial.iter_mut().zip(info.serial) {
         *to = if from == 0 || from.is_ascii_graphic() {
             from
@@ -83,29 +50,35 @@ fn add(
             b' '
         };
     }
-    let index = DiskIndex::new()?;
-    let name = name(index.get());
-    let disk = Disk::add(
-        tags.clone(),
-        device.as_ref(),
-        lun,
-        index,
-        &name,
+    let (high, low) = (half(info.wwn), half(info.wwn.iter().skip(8).copied()));
+    let wwid = match (high, low) {
+        (0, 0) => CString::try_from_fmt(fmt!(""))?,
+        (high, 0) => CString::try_from_fmt(fmt!("0x{high:016x}"))?,
+        (high, low) => CString::try_from_fmt(fmt!("0x{high:016x}{low:016x}"))?,
+    };
+    Ok(Texts {
         serial,
-        &limits,
-    )?;
-    let text = CStr::from_bytes_until_nul(&name).unwrap_or(c"avio");
-    let rights = if limits.read_only { ", read-only" } else { "" };
-    dev_info!(
-        device,
-        "{text}: LUN {lun}, {} sectors of {SECTOR_SIZE} bytes{rights}\n",
-        limits.sectors
-    );
-    Ok(disk)
+        wwid: text(&wwid),
+        lun: text(&CString::try_from_fmt(fmt!("{lun}"))?),
+    })
+}
+
+/// Eight bytes as a number, as it is written.
+fn half(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let bytes = bytes.into_iter().take(8);
+    bytes.fold(0, |value, byte| value << 8 | u64::from(byte))
+}
+
+fn text(from: &CString) -> Text {
+    let mut text = [0; 64];
+    for (to, from) in text.iter_mut().zip(from.to_bytes()) {
+        *to = *from;
+    }
+    text
 }
 
 /// What the block layer is to know of a LUN. Fails if the description makes no sense.
-fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
+pub(crate) fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
     let flag = |bit: u32| info.flags & bit != 0;
     let block = |bytes: u32| {
         bytes.is_power_of_two() && u64::from(bytes) >= SECTOR_SIZE && u64::from(bytes) <= PAGE_SIZE
@@ -121,6 +94,13 @@ fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
     let read_only = flag(lun_flags::READ_ONLY);
     // A device that takes no writes has none to flush, and refuses to.
     let write_cache = flag(lun_flags::WRITE_CACHE) && offered & features::FLUSH != 0 && !read_only;
+    let ranges = |most: u32| {
+        if offered & features::RANGES != 0 && !read_only {
+            most
+        } else {
+            0
+        }
+    };
     let sensible = block(info.logical_block)
         && block(info.segment_align)
         && info.physical_block.is_power_of_two()
@@ -135,18 +115,22 @@ fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
         sectors: info.sectors,
         logical_block: info.logical_block,
         physical_block: info.physical_block,
-        max_sectors: info.max_bytes / SECTOR_SIZE as u32,
+        max_sectors: info.max_bytes.min(MAX_REQUEST_BYTES) / SECTOR_SIZE as u32,
         max_segments,
         segment_align: info.segment_align,
         write_cache,
         fua: write_cache && flag(lun_flags::FUA) && offered & features::FUA != 0,
         rotational: !flag(lun_flags::NON_ROTATIONAL),
         read_only,
+        max_discard: ranges(info.max_discard),
+        discard_granularity: info.discard_granularity.max(info.logical_block),
+        max_secure_erase: ranges(info.max_secure_erase),
+        max_write_zeroes: ranges(info.max_write_zeroes),
     })
 }
 
 /// The name of a disk: `avioa` to `avioz`, then `avioaa` and on. The rest is zeroes.
-fn name(index: u32) -> [u8; 16] {
+pub(crate) fn disk_name(index: u32) -> [u8; 16] {
     let mut name = *b"avio\0\0\0\0\0\0\0\0\0\0\0\0";
     let (mut letters, mut names, mut rest) = (1usize, 26u64, u64::from(index));
     while let Some(behind) = rest.checked_sub(names) {

@@ -8,19 +8,27 @@
 //!
 //! The device is trusted with the guest's data but not with its integrity: a completion for a tag that is not in
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
+//!
+//! **No interrupt is lost.** Every wait is armed by [`CompletionReader::arm`], which follows 5.4 of `docs/abi.md`. It
+//! needs `after` to be less than the number of requests in flight: we count those that are published, or about to be with
+//! the next store, and whose completion was not taken. A count that is out of date is too low, as publishing only adds
+//! to it. So the completion that is to interrupt will come. That it may come much later than others is what [`Queue::tick`] is for.
 
+use crate::counters::{Counters, Event, QueueEvent};
+use crate::entry::describe;
 use crate::lists::Lists;
 use crate::registers::Registers;
-use avio_abi::ring::{
-    control, segment_flags, Broken, Completion, Segment, Submission, INLINE_SEGMENTS,
-};
-use avio_abi::stor::{flags, opcode, Status};
-use avio_abi::wire::Wire;
+use crate::signals::Signals;
+use crate::tasks::Tasks;
+use avio_abi::pci::task;
+use avio_abi::ring::{control, Broken, Completion};
+use avio_abi::stor::Status;
+use avio_core::coalesce::Coalescer;
 use avio_core::ring::{CompletionReader, QueueMemory, RingSize, SubmissionWriter};
 use avio_sys::guest::blkmq::{HwQueue, Timeout};
 use avio_sys::guest::irq::Handler;
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
-use avio_sys::guest::request::{Batch, Command, InFlight, Request, Run};
+use avio_sys::guest::request::{Batch, Command, InFlight, Request, Slow};
 use avio_sys::queue_memory::RawQueue;
 use kernel::device;
 use kernel::prelude::*;
@@ -28,58 +36,125 @@ use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock, new_spinlock_irq, Arc, SpinLock, SpinLockIrq};
 
+/// How often a request is sent again because the host lacked memory, because its LUN had changed, or because it was
+/// aborted together with others.
+const MEMORY_TRIES: u8 = 50;
+const ATTENTION_TRIES: u8 = 50;
+const ABORT_TRIES: u8 = 5;
+
+/// What becomes of requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// They go into the ring.
+    Open,
+    /// They have to come again.
+    Paused,
+    /// They fail.
+    Failed,
+}
+
+/// The end of the submission ring.
+struct Writer {
+    ring: SubmissionWriter,
+    door: Door,
+    /// How many requests were put in.
+    pushed: u32,
+}
+
+/// The end of the completion ring.
+struct Reader {
+    ring: CompletionReader,
+    coalescer: Coalescer,
+    /// How many completions were taken.
+    taken: u32,
+    /// The same, when `tick` looked last.
+    taken_at_tick: u32,
+    /// By how much the interrupt was put off.
+    after: u32,
+    /// `tick` is to come.
+    ticking: bool,
+}
+
+/// What all queues of an adapter share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) device: ARef<device::Device>,
+    pub(crate) registers: Arc<Registers>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) size: RingSize,
+    pub(crate) luns: u32,
+    /// The device takes segment lists.
+    pub(crate) lists: bool,
+    /// Interrupts may be put off.
+    pub(crate) coalesce: bool,
+}
+
 /// A queue pair and what belongs to it.
 #[pin_data]
 pub(crate) struct Queue {
     index: u32,
-    device: ARef<device::Device>,
-    registers: Arc<Registers>,
+    polled: bool,
+    shared: Shared,
+    pub(crate) counters: Counters,
     memory: SharedQueue,
     /// Empty if the device takes no lists.
     lists: Lists,
-    in_flight: InFlight,
+    requests: InFlight,
     #[pin]
-    writer: SpinLock<SubmissionWriter>,
+    writer: SpinLock<Writer>,
     #[pin]
-    reader: SpinLockIrq<CompletionReader>,
+    reader: SpinLockIrq<Reader>,
+    /// How many requests were published.
+    published: Atomic<u32>,
+    /// The device serves it no more, or has lost a request.
+    ill: Atomic<u32>,
     /// What was reported already, as each message comes once.
-    reported_broken: Atomic<u32>,
     reported_stray: Atomic<u32>,
     reported_slow: Atomic<u32>,
     reported_silent: Atomic<u32>,
 }
 
 impl Queue {
-    /// A queue with rings of this size, which the device does not know yet.
-    pub(crate) fn new(
-        index: u32,
-        size: RingSize,
-        with_lists: bool,
-        device: ARef<device::Device>,
-        registers: Arc<Registers>,
-    ) -> Result<Arc<Self>> {
-        let lists = if with_lists {
-            size.entries() as usize
-        } else {
-            0
+    /// A queue that the device does not know yet. One that is polled never asks for an interrupt.
+    pub(crate) fn new(index: u32, polled: bool, shared: &Shared) -> Result<Arc<Self>> {
+        let size = shared.size;
+        let depth = size.entries();
+        let lists = if shared.lists { depth as usize } else { 0 };
+        let writer = Writer {
+            ring: SubmissionWriter::new(size),
+            door: Door::Paused,
+            pushed: 0,
         };
-        Arc::pin_init(
+        let reader = Reader {
+            ring: CompletionReader::new(size),
+            coalescer: Coalescer::new(shared.coalesce),
+            taken: 0,
+            taken_at_tick: 0,
+            after: 0,
+            ticking: false,
+        };
+        let queue = Arc::pin_init(
             try_pin_init!(Self {
                 index,
-                device,
-                registers,
+                polled,
+                shared: shared.clone(),
+                counters: Counters::new(shared.luns as usize)?,
                 memory: SharedQueue::new(size)?,
                 lists: Lists::new(lists)?,
-                in_flight: InFlight::new(size.entries())?,
-                writer <- new_spinlock!(SubmissionWriter::new(size), "avio_stor_writer"),
-                reader <- new_spinlock_irq!(CompletionReader::new(size), "avio_stor_reader"),
-                reported_broken: Atomic::new(0),
+                requests: InFlight::new(depth)?,
+                writer <- new_spinlock!(writer, "avio_stor_writer"),
+                reader <- new_spinlock_irq!(reader, "avio_stor_reader"),
+                published: Atomic::new(0),
+                ill: Atomic::new(0),
                 reported_stray: Atomic::new(0),
                 reported_slow: Atomic::new(0),
                 reported_silent: Atomic::new(0),
             }? Error),
             GFP_KERNEL,
-        )
+        )?;
+        queue.restart();
+        Ok(queue)
     }
 
     /// Where the device finds the rings.
@@ -91,146 +166,248 @@ impl Queue {
         self.memory.raw()
     }
 
-    /// The entry for a request. Its list, if it needs one, is written.
-    fn describe(&self, request: &Request) -> Result<Submission> {
-        let (opcode, flags, direction) = match request.command() {
-            Command::Read => (opcode::READ, 0, segment_flags::DEVICE_WRITES),
-            Command::Write { fua } => (opcode::WRITE, if fua { flags::FUA } else { 0 }, 0),
-            Command::Flush => (opcode::FLUSH, 0, 0),
-            Command::Other => return Err(EOPNOTSUPP),
-        };
-        let tag = u16::try_from(request.tag())?;
-        let mut entry = Submission {
-            opcode,
-            flags,
-            tag,
-            lun: request.disk(),
-            ..Submission::ZERO
-        };
-        if opcode == opcode::FLUSH {
-            return Ok(entry);
+    /// Makes it as new. The device must be stopped, and the door closed.
+    pub(crate) fn restart(&self) {
+        let mut reader = self.reader.lock();
+        self.memory.clear();
+        reader.ring = CompletionReader::new(self.shared.size);
+        reader.taken = 0;
+        if self.polled {
+            reader.ring.disarm(self.raw());
         }
-        entry.sector = request.sector();
-        let mut segments = request.runs().map(|Run { addr, len }| Segment {
-            addr,
-            len,
-            flags: direction,
-        });
-        if request.max_runs() > INLINE_SEGMENTS {
-            let (addr, count) = self.lists.fill(request.tag(), segments)?;
-            let len = u32::from(count).wrapping_mul(Segment::SIZE as u32);
-            let [first, ..] = &mut entry.inline;
-            *first = Segment {
-                addr,
-                len,
-                flags: segment_flags::LIST,
-            };
-            entry.segments = count;
-            return Ok(entry);
-        }
-        for (to, from) in entry.inline.iter_mut().zip(&mut segments) {
-            *to = from;
-            entry.segments = entry.segments.wrapping_add(1);
-        }
-        match segments.next() {
-            None => Ok(entry),
-            Some(_) => Err(EIO),
+        self.published.store(0, Relaxed);
+        self.ill.store(0, Relaxed);
+        drop(reader);
+        let mut writer = self.writer.lock();
+        writer.ring = SubmissionWriter::new(self.shared.size);
+        writer.pushed = 0;
+    }
+
+    /// Says what becomes of requests from now on. No other goes into the ring behind this.
+    pub(crate) fn set_door(&self, door: Door) {
+        self.writer.lock().door = door;
+    }
+
+    /// Takes back what is in flight, to send it again or to fail it. The device must be stopped.
+    pub(crate) fn take_back(&self, again: bool) {
+        let mut batch = Batch::new();
+        for request in self.requests.drain() {
+            if again {
+                self.counters.lun(request.disk(), Event::Retry, 1);
+                request.requeue();
+            } else {
+                request.complete(Err(EIO), &mut batch);
+            }
         }
     }
 
     /// Puts a request into the ring.
     fn put(&self, request: Request) {
-        // Not into a broken queue. What was in flight there has ended and its tags are used again, so a completion
-        // that comes late would end this request in place of an earlier one.
-        if self.is_broken() {
-            return request.end(Err(EIO));
-        }
-        match self.describe(&request) {
-            // A request that cannot go in was ended by `insert`.
-            Ok(entry) => {
-                if self.in_flight.insert(request).is_ok() {
-                    self.writer.lock().push(self.raw(), &entry);
+        let entry = match describe(&request, &self.lists) {
+            Ok(entry) => entry,
+            Err(error) => return request.end(Err(error)),
+        };
+        let mut writer = self.writer.lock();
+        // Not into a broken queue: what is in there comes again when the adapter was reset.
+        let door = match writer.door {
+            Door::Open if self.is_broken() => Door::Paused,
+            door => door,
+        };
+        match door {
+            Door::Open => match self.requests.insert(request) {
+                Ok(()) => {
+                    writer.ring.push(self.raw(), &entry);
+                    writer.pushed = writer.pushed.wrapping_add(1);
                 }
+                Err(request) => {
+                    drop(writer);
+                    request.end(Err(EIO));
+                }
+            },
+            Door::Paused => {
+                drop(writer);
+                request.requeue();
             }
-            Err(error) => request.end(Err(error)),
+            Door::Failed => {
+                drop(writer);
+                request.end(Err(EIO));
+            }
         }
     }
 
     /// Shows the device what was put into the ring.
     fn publish(&self) {
-        let ring = self.writer.lock().publish(self.raw());
+        let mut writer = self.writer.lock();
+        if writer.door != Door::Open || self.published.load(Relaxed) == writer.pushed {
+            return;
+        }
+        // Before the device can answer, so that the count is never less than what was answered.
+        self.published.store(writer.pushed, Relaxed);
+        let ring = writer.ring.publish(self.raw());
+        drop(writer);
         if ring {
-            self.registers.ring(self.index);
+            self.shared.registers.ring(self.index);
+            self.counters.queue(QueueEvent::Doorbell, 1);
+        } else {
+            self.counters.queue(QueueEvent::DoorbellSuppressed, 1);
         }
         // Behind the barrier in `publish`: the interrupt that reports a broken queue finds what was in flight before
         // that, and we find the queue broken otherwise.
-        if self.is_broken() {
-            self.fail_all();
-        }
+        self.is_broken();
     }
 
-    /// Takes the completions that are there, and asks for an interrupt with the next.
-    fn reap(&self) {
+    /// Takes the completions that are there, and asks for an interrupt with a later one; how many there were.
+    pub(crate) fn reap(&self) -> u32 {
         // Dropped behind the lock, as it is declared before.
         let mut batch = Batch::new();
         let mut reader = self.reader.lock();
+        let before = reader.taken;
         loop {
-            while let Some(completion) = reader.take(self.raw()) {
+            while let Some(completion) = reader.ring.take(self.raw()) {
+                reader.taken = reader.taken.wrapping_add(1);
                 self.finish(completion, &mut batch);
             }
-            if !reader.arm(self.raw(), 0) {
+            if self.polled {
                 break;
             }
+            reader.after = reader.coalescer.after(self.in_flight(reader.taken));
+            let after = reader.after;
+            if !reader.ring.arm(self.raw(), after) {
+                if after != 0 && !reader.ticking {
+                    reader.ticking = true;
+                    self.shared.signals.tick();
+                }
+                break;
+            }
+        }
+        let count = reader.taken.wrapping_sub(before);
+        self.counters.queue(QueueEvent::Completion, count.into());
+        count
+    }
+
+    /// Looks whether completions lie in the ring because the one that is to interrupt does not come; whether to look
+    /// again in a while.
+    pub(crate) fn tick(&self) -> bool {
+        let mut reader = self.reader.lock();
+        if !reader.ticking {
+            return false;
+        }
+        let waits = reader.after != 0 && self.in_flight(reader.taken) != 0;
+        let still = reader.taken == reader.taken_at_tick;
+        reader.taken_at_tick = reader.taken;
+        reader.ticking = waits;
+        drop(reader);
+        if waits && still && self.reap() != 0 {
+            self.reader.lock().coalescer.late();
+        }
+        waits
+    }
+
+    /// How many requests are in flight at least, with so many completions taken.
+    fn in_flight(&self, taken: u32) -> u32 {
+        let count = self.published.load(Relaxed).wrapping_sub(taken);
+        // A count of which too little is known is not believed.
+        if count <= self.shared.size.entries() {
+            count
+        } else {
+            0
         }
     }
 
     /// Ends the request that a completion is for.
     fn finish(&self, completion: Completion, batch: &mut Batch) {
-        let Some(request) = self.in_flight.take(completion.tag.into()) else {
+        let Some(request) = self.requests.take(completion.tag.into()) else {
             if self.reported_stray.xchg(1, Relaxed) == 0 {
                 let (index, tag) = (self.index, completion.tag);
                 dev_err!(
-                    self.device,
+                    self.shared.device,
                     "queue {index}: a completion for tag {tag}, which is not in flight\n"
                 );
             }
             return;
         };
-        let result = match Status::from_u8(completion.status) {
-            Some(Status::Ok) if completion.bytes >= request.bytes() => Ok(()),
-            Some(Status::Unsupported) => Err(EOPNOTSUPP),
-            Some(Status::NoSpace) => Err(ENOSPC),
-            Some(Status::NoMemory) => match request.retry() {
-                Ok(()) => return,
-                Err(request) => return request.complete(Err(EIO), batch),
-            },
-            _ => Err(EIO),
+        let (lun, command) = (request.disk(), request.command());
+        self.counters
+            .answered(lun, command, completion.bytes, completion.status);
+        let whole = match command {
+            Command::Read | Command::Write { .. } => completion.bytes >= request.bytes(),
+            _ => true,
         };
-        request.complete(result, batch);
+        let (tries, error) = match Status::from_u8(completion.status) {
+            Some(Status::Ok) if whole => return request.complete(Ok(()), batch),
+            Some(Status::Unsupported) => (0, EOPNOTSUPP),
+            Some(Status::NoSpace) => (0, ENOSPC),
+            Some(Status::NoMemory) => (MEMORY_TRIES, EIO),
+            Some(Status::Attention) => {
+                self.shared.signals.scan();
+                (ATTENTION_TRIES, EIO)
+            }
+            Some(Status::Replaced | Status::BadLun) => {
+                self.shared.signals.scan();
+                (0, EIO)
+            }
+            Some(Status::Aborted) => (ABORT_TRIES, ETIMEDOUT),
+            _ => (0, EIO),
+        };
+        match request.retry(tries) {
+            Ok(()) => self.counters.lun(lun, Event::Retry, 1),
+            Err(request) => request.complete(Err(error), batch),
+        }
     }
 
-    /// Whether the device serves the queue no more. Says why, the first time.
+    /// Whether only a reset of the adapter can help.
+    pub(crate) fn is_ill(&self) -> bool {
+        self.ill.load(Relaxed) != 0
+    }
+
+    /// Whether the device serves the queue no more; then the adapter has to be reset, which mends it. Says why, the
+    /// first time.
     fn is_broken(&self) -> bool {
         let reason = self.raw().load_acquire(control::STATE);
         if reason == 0 {
             return false;
         }
-        if self.reported_broken.xchg(1, Relaxed) == 0 {
+        if self.ill.xchg(1, Relaxed) == 0 {
             let name = Broken::from_u32(reason).map_or("unknown", Broken::name);
             let index = self.index;
             dev_err!(
-                self.device,
-                "queue {index}: stopped by the device, reason {reason} ({name}); its I/O fails\n"
+                self.shared.device,
+                "queue {index}: stopped by the device, reason {reason} ({name}); resetting the adapter\n"
             );
+            self.shared.signals.recover();
         }
         true
     }
 
-    /// Ends everything in flight as an error.
-    fn fail_all(&self) {
-        let mut batch = Batch::new();
-        for request in self.in_flight.drain() {
-            request.complete(Err(EIO), &mut batch);
+    /// What is done about a request whose time ran out and that is still in flight: first it is aborted, then all
+    /// requests of its LUN. If the device then says that no backing has it, the queue has lost it.
+    fn escalate(&self, slow: &Slow) {
+        let Slow { tag, disk, times } = *slow;
+        self.counters.lun(disk, Event::Timeout, 1);
+        let (index, device) = (self.index, &self.shared.device);
+        let (kind, event) = match times {
+            2 => (task::LUN_RESET, Event::Reset),
+            _ => (task::ABORT, Event::Abort),
+        };
+        let left = self.shared.tasks.run(kind, disk, index, tag);
+        self.counters.lun(disk, event, 1);
+        if times >= 3 && left == Some(0) && self.requests.contains(tag) {
+            dev_err!(
+                device,
+                "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the adapter\n"
+            );
+            self.ill.store(1, Relaxed);
+            self.shared.signals.recover();
+        } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
+            let done = if kind == task::ABORT {
+                "aborting it"
+            } else {
+                "resetting the LUN"
+            };
+            dev_warn!(
+                device,
+                "queue {index}: the request with tag {tag} (LUN {disk}) takes long; {done}, and waiting on\n"
+            );
         }
     }
 }
@@ -247,39 +424,41 @@ impl HwQueue for Queue {
         self.publish();
     }
 
-    fn timeout(&self, tag: u32) -> Timeout {
-        if self.is_broken() {
-            self.fail_all();
-            return Timeout::Ended;
-        }
+    fn timeout(&self, slow: Slow) -> Timeout {
         // The completion may be there, and its interrupt lost.
         self.reap();
-        if !self.in_flight.contains(tag) {
-            if self.reported_silent.xchg(1, Relaxed) == 0 {
-                let index = self.index;
+        if !self.requests.contains(slow.tag) {
+            if !self.polled && self.reported_silent.xchg(1, Relaxed) == 0 {
+                let (index, tag) = (self.index, slow.tag);
                 dev_warn!(
-                    self.device,
+                    self.shared.device,
                     "queue {index}: tag {tag} was done when its time ran out; its interrupt is late or lost\n"
                 );
             }
             return Timeout::Ended;
         }
-        if self.reported_slow.xchg(1, Relaxed) == 0 {
-            let index = self.index;
-            dev_warn!(
-                self.device,
-                "queue {index}: the request with tag {tag} takes long; waiting on\n"
-            );
+        // A stopped queue, or an adapter that was given up while its backing had requests, is looked at again.
+        if self.is_broken() || self.writer.lock().door == Door::Failed {
+            self.shared.signals.recover();
+        } else {
+            self.escalate(&slow);
         }
         Timeout::Wait
+    }
+
+    fn poll(&self) -> u32 {
+        let count = self.reap();
+        self.is_broken();
+        count
     }
 }
 
 impl Handler for Queue {
     fn handle(&self) {
-        self.reap();
-        if self.is_broken() {
-            self.fail_all();
+        self.counters.queue(QueueEvent::Interrupt, 1);
+        if self.reap() != 0 {
+            self.reader.lock().coalescer.on_time();
         }
+        self.is_broken();
     }
 }

@@ -2,7 +2,6 @@
 #include "shim_guest.h"
 #include <linux/idr.h>
 #include <linux/io.h>
-#include <linux/module.h>
 #include <linux/sysfs.h>
 
 phys_addr_t avio_virt_to_phys(const void *addr)
@@ -43,37 +42,53 @@ blk_features_t avio_blk_feat_fua(void)
 	return BLK_FEAT_FUA;
 }
 
-static DEFINE_IDA(disk_indices);
+static struct ida indices[] = { IDA_INIT(indices[0]), IDA_INIT(indices[1]) };
 
-int avio_disk_index_get(void)
+int avio_index_get(unsigned int kind)
 {
-	return ida_alloc(&disk_indices, GFP_KERNEL);
+	return ida_alloc(&indices[kind], GFP_KERNEL);
 }
 
-void avio_disk_index_put(unsigned int index)
+void avio_index_put(unsigned int kind, unsigned int index)
 {
-	ida_free(&disk_indices, index);
+	ida_free(&indices[kind], index);
 }
 
-static const struct block_device_operations disk_fops = {
-	.owner = THIS_MODULE,
-};
-
-const struct block_device_operations *avio_disk_fops(void)
+void avio_disk_rescan(struct gendisk *disk)
 {
-	return &disk_fops;
+	set_bit(GD_NEED_PART_SCAN, &disk->state);
+	disk_uevent(disk, KOBJ_CHANGE);
+}
+
+static ssize_t disk_text(struct device *dev, char *buf, int which)
+{
+	const char (*texts)[AVIO_TEXT] = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%s\n", texts[which]);
 }
 
 static ssize_t serial_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
-	const char *serial = dev_to_disk(dev)->private_data;
-
-	return sysfs_emit(buf, "%s\n", serial);
+	return disk_text(dev, buf, 0);
 }
 static DEVICE_ATTR_RO(serial);
 
+static ssize_t wwid_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return disk_text(dev, buf, 1);
+}
+static DEVICE_ATTR_RO(wwid);
+
+static ssize_t lun_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return disk_text(dev, buf, 2);
+}
+static DEVICE_ATTR_RO(lun);
+
 static struct attribute *disk_attrs[] = {
 	&dev_attr_serial.attr,
+	&dev_attr_wwid.attr,
+	&dev_attr_lun.attr,
 	NULL,
 };
 ATTRIBUTE_GROUPS(disk);

@@ -17,12 +17,14 @@ bool avio_rq_add_to_batch(struct request *rq, struct io_comp_batch *batch, bool 
 blk_features_t avio_blk_feat_write_cache(void);
 blk_features_t avio_blk_feat_fua(void);
 
-/* A number that no other disk of this driver has, and back with it. */
-int avio_disk_index_get(void);
-void avio_disk_index_put(unsigned int index);
+/* A number that no other disk (kind 0) or adapter (kind 1) of this driver has, and back with it. */
+int avio_index_get(unsigned int kind);
+void avio_index_put(unsigned int kind, unsigned int index);
 
-/* Disk operations whose owner is this module. */
-const struct block_device_operations *avio_disk_fops(void);
-/* Attributes of a disk whose private data is its serial number, a C string. */
+/* Has whoever opens the disk next look for partitions first, and tells user space that there is something to see. */
+void avio_disk_rescan(struct gendisk *disk);
+
+/* Attributes of a disk whose private data begins with three C strings, each in so many bytes: serial, wwid, lun. */
+#define AVIO_TEXT 64
 const struct attribute_group **avio_disk_attributes(void);
 #endif

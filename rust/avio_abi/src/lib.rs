@@ -10,11 +10,13 @@
 //! - [`ring`]: submission and completion entries, segments, and the control block of a queue pair.
 //! - [`stor`]: storage commands, their statuses, and the description of a LUN.
 //! - [`ioctl`]: what the VMM says to `/dev/avio-stor`.
+//! - [`gvsd`]: what the guest's administrator says to `/dev/gvsdN`.
 
 #![cfg_attr(not(avio_kernel), no_std)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod gvsd;
 pub mod ioctl;
 pub mod pci;
 pub mod ring;

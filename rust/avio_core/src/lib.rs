@@ -12,11 +12,13 @@
 //! - [`cut`]: from a request's memory to bios.
 //! - [`limits`]: how fast a LUN may be used.
 //! - [`poll`]: how long a worker looks for work before it sleeps.
+//! - [`coalesce`]: when a driver asks for its next interrupt.
 
 #![cfg_attr(not(any(test, avio_kernel)), no_std)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod coalesce;
 pub mod cut;
 pub mod limits;
 pub mod memory;

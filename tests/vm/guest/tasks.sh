@@ -145,6 +145,93 @@ task_brief() {
     run_case driver-reload driver_reload "$(disk 2)"
 }
 
+# The value behind a label of gvsdmgr's.
+told() { gvsdmgr "$1" -D /dev/gvsd0 ${3:+-q "$3"} | sed -n "s/^$2 *: //p" | head -n 1; }
+
+# What the administrator sees and does: the adapter, its LUNs, counters of one LUN that leave another's alone, refusals.
+administration() {
+    expect "$(told get_info State)" ONLINE "the adapter's state"
+    expect "$(told get_info 'Hardware Path')" "$(basename "$(readlink -f /sys/block/$1/device)")" "the hardware path"
+    expect "$(told get_info 'Device file' lun=/dev/$2)" /dev/$2 "the disk's name"
+    expect "$(told get_info LUN lun=/dev/$2)" "$(attribute $2 lun)" "the LUN's number"
+    expect "$(told get_info 'Serial number' lun=/dev/$2)" "$(attribute $2 serial)" "the serial number"
+    expect "$(gvsdmgr get_info -D /dev/gvsd0 -q lun=all | grep -c '^LUN ')" "$(disks | wc -l)" "the number of LUNs"
+    for d in $1 $2; do dd if=/dev/$d of=/dev/null bs=64k count=4 iflag=direct; done
+    other=$(told get_stat Reads lun=/dev/$2)
+    [ "$other" -ge 4 ]
+    gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/$1
+    expect "$(told get_stat Reads lun=/dev/$1)" 0 "reads of the cleared LUN"
+    expect "$(told get_stat Reads lun=/dev/$2)" "$other" "reads of the other LUN"
+    dd if=/dev/$1 of=/dev/null bs=64k count=4 iflag=direct
+    expect "$(told get_stat 'Bytes read' lun=/dev/$1)" 262144 "bytes read"
+    gvsdmgr --json get_stat -D /dev/gvsd0 | grep -q '"interrupts": [1-9]'
+    for words in 'get_info -D /dev/gvsd7' 'get_info -D /dev/null' 'get_info -D /dev/gvsd0 -q lun=/dev/null' \
+        'get_info -D /dev/gvsd0 -q lun=255' "-f replace_dsk -D /dev/gvsd0 -q lun=/dev/$1" '-f replace_dsk -D /dev/gvsd0' \
+        '-f task_mgmt -D /dev/gvsd0 -q tgt=all' '-f task_mgmt -D /dev/gvsd0 -q lun=0 -t abort -r 99:0'; do
+        refused gvsdmgr $words
+    done
+}
+
+# Task commands against requests in flight: all data is right, and nobody sees an error.
+resets_under_load() {
+    verified $1 32 16m & load=$!
+    while kill -0 $load 2>/dev/null; do gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset >/dev/null; sleep 0.05; done
+    wait $load
+}
+
+# An open node outlives its device; the module stays until it is closed.
+node_outlives_device() {
+    address=$(told get_info 'Hardware Path')
+    exec 9</dev/gvsd0
+    echo "$address" >/sys/bus/pci/drivers/avio_stor/unbind
+    expect "$(disks | wc -l)" 0 "number of disks of an unbound adapter"
+    [ ! -e /dev/gvsd0 ]
+    refused rmmod avio_stor
+    exec 9<&-
+    echo "$address" >/sys/bus/pci/drivers/avio_stor/bind
+    wait_disks "$avio_disks"
+}
+
+# Polled I/O: the data is right, and the polled queue raises no interrupt.
+polled() {
+    rmmod avio_stor
+    insmod /avio_stor.ko queues=1 poll_queues=1
+    wait_disks "$avio_disks"
+    expect "$(told get_info 'Polled queue pairs')" 1 "number of polled queues"
+    d=$(disk $1)
+    gvsdmgr clear_stat -D /dev/gvsd0
+    fio --name=polled --filename=/dev/$d --rw=randwrite --bs=4k --size=4m --direct=1 --ioengine=io_uring --hipri=1 --iodepth=8 \
+        --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
+    done=$(told get_stat Completions); raised=$(told get_stat Interrupts)
+    [ "$done" -ge 2048 ] && [ "$raised" -lt 200 ] || { echo "$done completions, $raised interrupts"; return 1; }
+    rmmod avio_stor; load
+}
+
+# Fewer interrupts with coalescing than without, at a depth of 32, and the same data.
+coalesced() {
+    for on in 0 1; do
+        rmmod avio_stor
+        insmod /avio_stor.ko coalesce=$on
+        wait_disks "$avio_disks"
+        gvsdmgr clear_stat -D /dev/gvsd0
+        verified "$(disk $1)" 32 8m
+        eval "per_$on=$(( $(told get_stat Interrupts) * 1000 / $(told get_stat Completions) ))"
+    done
+    value "interrupts per 1000 completions: $per_0 without coalescing, $per_1 with"
+    [ "$per_1" -lt "$per_0" ]
+}
+
+# The driver's administration, beyond I/O. Disks as for task_stack.
+task_admin() {
+    run_case probe load
+    run_case administration administration "$(disk 2)" "$(disk 3)"
+    run_case resets-under-load resets_under_load "$(disk 2)"
+    run_case node-outlives-device node_outlives_device
+    run_case coalesced coalesced 2
+    run_case polled polled 2
+    dmesg | grep -i avio
+}
+
 # A short sign of life.
 task_hello() {
     run_case probe load

@@ -5,7 +5,7 @@
 //! Tags are given out per hardware queue: no two requests in flight on one queue have the same tag, whichever disk
 //! they are for.
 
-use super::request::{self, Request};
+use super::request::{self, Request, Slow};
 use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 use core::pin::Pin;
@@ -16,6 +16,9 @@ use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
+
+/// Which of a tag set's maps is that of the polled queues; C's `HCTX_TYPE_POLL`.
+const POLL_MAP: usize = 2;
 
 /// What the driver does about a request that takes long.
 pub enum Timeout {
@@ -34,8 +37,11 @@ pub trait HwQueue: Send + Sync + 'static {
     /// Tells the device of all requests that it was not told of.
     fn commit(&self);
 
-    /// The request with this tag takes long.
-    fn timeout(&self, tag: u32) -> Timeout;
+    /// A request takes long. May sleep.
+    fn timeout(&self, slow: Slow) -> Timeout;
+
+    /// Looks for completions on a polled queue; how many there were.
+    fn poll(&self) -> u32;
 }
 
 /// How many hardware queues to use, at most `most`: no more than there are processors.
@@ -54,6 +60,8 @@ pub struct TagSet<Q: HwQueue> {
     #[pin]
     set: Opaque<avio_bindings::blk_mq_tag_set>,
     queues: KVec<Arc<Q>>,
+    /// How many of them are polled: the last ones.
+    polled: u32,
     device: ARef<device::Device>,
     first_vector: u32,
 }
@@ -65,17 +73,21 @@ unsafe impl<Q: HwQueue> Send for TagSet<Q> {}
 unsafe impl<Q: HwQueue> Sync for TagSet<Q> {}
 
 impl<Q: HwQueue> TagSet<Q> {
-    /// Makes a tag set of these queues with `depth` tags each. Queue `n` interrupts by vector `first_vector + n` of
-    /// `device`, whose affinity says which processors use the queue.
+    /// Makes a tag set of these queues with `depth` tags each. The last `polled` of them never interrupt. Of the
+    /// others, queue `n` interrupts by vector `first_vector + n` of `device`, whose affinity says which processors use
+    /// the queue.
     pub fn new(
         queues: KVec<Arc<Q>>,
+        polled: u32,
         depth: u32,
         device: ARef<device::Device>,
         first_vector: u32,
     ) -> impl PinInit<Self, Error> {
         let count = u32::try_from(queues.len()).unwrap_or(0);
+        let maps = if polled == 0 { 1 } else { POLL_MAP + 1 };
         try_pin_init!(&this in Self {
             queues,
+            polled,
             device,
             first_vector,
             set <- Opaque::try_ffi_init(move |set: *mut avio_bindings::blk_mq_tag_set| {
@@ -84,7 +96,7 @@ impl<Q: HwQueue> TagSet<Q> {
                 unsafe {
                     set.write(avio_bindings::blk_mq_tag_set {
                         ops: &Self::OPS,
-                        nr_maps: 1,
+                        nr_maps: maps as u32,
                         nr_hw_queues: count,
                         queue_depth: depth,
                         cmd_size: request::PRIVATE_SIZE,
@@ -107,6 +119,7 @@ impl<Q: HwQueue> TagSet<Q> {
         queue_rq: Some(Self::queue_rq),
         commit_rqs: Some(Self::commit_rqs),
         timeout: Some(Self::timeout),
+        poll: Some(Self::poll),
         complete: Some(request::complete),
         init_hctx: Some(Self::init_hctx),
         map_queues: Some(Self::map_queues),
@@ -153,7 +166,14 @@ impl<Q: HwQueue> TagSet<Q> {
             let device = from_ref::<device::Device>(&(*this).device)
                 .cast_mut()
                 .cast();
-            avio_bindings::blk_mq_map_hw_queues(&mut (*set).map[0], device, (*this).first_vector);
+            let [ordinary, _, polled] = &mut (*set).map;
+            ordinary.nr_queues = (*set).nr_hw_queues.saturating_sub((*this).polled);
+            avio_bindings::blk_mq_map_hw_queues(ordinary, device, (*this).first_vector);
+            if (*set).nr_maps as usize > POLL_MAP {
+                polled.queue_offset = ordinary.nr_queues;
+                polled.nr_queues = (*this).polled;
+                avio_bindings::blk_mq_map_queues(polled);
+            }
         }
     }
 
@@ -189,11 +209,22 @@ impl<Q: HwQueue> TagSet<Q> {
     ) -> avio_bindings::blk_eh_timer_return {
         // SAFETY: The block layer passes a started request, which has a live context and a tag, and keeps it so for
         // the time of the call.
-        let (queue, tag) = unsafe { (Self::queue((*rq).mq_hctx), (*rq).tag as u32) };
-        match queue.timeout(tag) {
+        let (queue, slow) = unsafe { (Self::queue((*rq).mq_hctx), Slow::new(rq)) };
+        match queue.timeout(slow) {
             Timeout::Wait => avio_bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
             Timeout::Ended => avio_bindings::blk_eh_timer_return_BLK_EH_DONE,
         }
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn poll(
+        hctx: *mut avio_bindings::blk_mq_hw_ctx,
+        _batch: *mut avio_bindings::io_comp_batch,
+    ) -> c_int {
+        // SAFETY: The block layer passes a live context.
+        unsafe { Self::queue(hctx) }.poll() as c_int
     }
 }
 

@@ -5,45 +5,33 @@
 //! Device numbers come from the kernel's dynamic range for block devices, so there is no major number to register.
 
 use super::blkmq::{HwQueue, TagSet};
+use super::index::Index;
+use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::ptr::{null_mut, NonNull};
 use kernel::device;
 use kernel::error::{from_err_ptr, to_result};
+use kernel::module::this_module;
 use kernel::prelude::*;
 use kernel::static_lock_class;
 use kernel::sync::Arc;
+use kernel::ModuleMetadata;
 
-/// A number that no other disk of the driver has, from which its name is made.
-///
-/// # Invariants
-///
-/// The number came from the shim's allocator and is not in use elsewhere.
-pub struct DiskIndex(u32);
+/// Who is asked when a disk is opened, and told when it is closed again. Called in process context, not twice at a
+/// time for one disk.
+pub trait Opener: Send + Sync + 'static {
+    /// The module that the code is in.
+    type Module: ModuleMetadata;
 
-impl DiskIndex {
-    /// The lowest free number.
-    pub fn new() -> Result<Self> {
-        // SAFETY: The allocator is initialised statically.
-        let index = unsafe { avio_bindings::avio_disk_index_get() };
-        to_result(index)?;
-        // INVARIANT: Just allocated. Not negative, as it is no error.
-        Ok(Self(index as u32))
-    }
+    /// Whether the disk may be opened.
+    fn open(&self) -> Result;
 
-    /// The number.
-    pub fn get(&self) -> u32 {
-        self.0
-    }
-}
-
-impl Drop for DiskIndex {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant the number was allocated, and it is given back once.
-        unsafe { avio_bindings::avio_disk_index_put(self.0) };
-    }
+    /// An open file is gone. The disk may be gone already.
+    fn close(&self);
 }
 
 /// What a disk is and can take.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Capacity, in units of 512 bytes.
     pub sectors: u64,
@@ -65,6 +53,14 @@ pub struct Limits {
     pub rotational: bool,
     /// Writes are refused.
     pub read_only: bool,
+    /// Most units of 512 bytes in a discard; zero if there is none.
+    pub max_discard: u32,
+    /// What a discard should be a multiple of, in bytes.
+    pub discard_granularity: u32,
+    /// Most units of 512 bytes in a secure erase; zero if there is none.
+    pub max_secure_erase: u32,
+    /// Most units of 512 bytes that are zeroed at once; zero if there is no command for it.
+    pub max_write_zeroes: u32,
 }
 
 impl Limits {
@@ -74,6 +70,12 @@ impl Limits {
         c.logical_block_size = self.logical_block;
         c.physical_block_size = self.physical_block;
         c.max_hw_sectors = self.max_sectors;
+        // The device's limit is the limit: by itself the block layer would stop at 1280 KiB.
+        c.max_user_sectors = self.max_sectors;
+        c.max_hw_discard_sectors = self.max_discard;
+        c.discard_granularity = self.discard_granularity;
+        c.max_secure_erase_sectors = self.max_secure_erase;
+        c.max_write_zeroes_sectors = self.max_write_zeroes;
         c.max_segments = self.max_segments;
         c.max_segment_size = u32::MAX;
         c.seg_boundary_mask = usize::MAX;
@@ -93,51 +95,72 @@ impl Limits {
     }
 }
 
-/// Room for a serial number and the zero behind it.
-pub type Serial = [u8; 41];
+/// A text that an attribute of the disk shows, with a zero behind it. The length is `AVIO_TEXT` of the shim.
+pub type Text = [u8; 64];
+
+/// Which text is which; the order is the shim's.
+#[derive(Clone, Copy)]
+pub struct Texts {
+    /// Serial number.
+    pub serial: Text,
+    /// World-wide name.
+    pub wwid: Text,
+    /// Its number on the adapter.
+    pub lun: Text,
+}
+
+/// What a disk's private data points to. Whoever has the disk open has a reference of its own, because closing is
+/// possible when the disk is long gone.
+#[repr(C)]
+struct Data<O> {
+    texts: [Text; 3],
+    opener: O,
+}
 
 /// A block device. Dropping it removes it, after its requests have ended. May sleep.
 ///
 /// # Invariants
 ///
-/// `gendisk` was added and not removed; its private data points to `_serial`.
-pub struct Disk<Q: HwQueue> {
+/// `gendisk` was added and not removed; its private data points to `data`.
+pub struct Disk<Q: HwQueue, O: Opener> {
     gendisk: NonNull<avio_bindings::gendisk>,
-    _serial: KBox<Serial>,
-    _index: DiskIndex,
+    data: Arc<Data<O>>,
+    index: Arc<Index>,
     _set: Arc<TagSet<Q>>,
 }
 
 // SAFETY: A disk may be removed by any thread.
-unsafe impl<Q: HwQueue> Send for Disk<Q> {}
+unsafe impl<Q: HwQueue, O: Opener> Send for Disk<Q, O> {}
 
-// SAFETY: There is nothing to do with a shared reference.
-unsafe impl<Q: HwQueue> Sync for Disk<Q> {}
+// SAFETY: The C functions that are called with a shared reference have their own locks.
+unsafe impl<Q: HwQueue, O: Opener> Sync for Disk<Q, O> {}
 
-impl<Q: HwQueue> Disk<Q> {
+impl<Q: HwQueue, O: Opener> Disk<Q, O> {
     /// Adds a disk with this name, which may be opened at once. Its requests carry `number`.
-    ///
-    /// The last byte of `serial` must be zero.
+    #[allow(clippy::too_many_arguments)]
     pub fn add(
         set: Arc<TagSet<Q>>,
-        parent: &device::Device<device::Bound>,
+        parent: &device::Device,
         number: u16,
-        index: DiskIndex,
+        index: Arc<Index>,
         name: &[u8],
-        serial: Serial,
+        texts: Texts,
         limits: &Limits,
+        opener: O,
     ) -> Result<Self> {
-        if serial.last() != Some(&0) {
-            return Err(EINVAL);
+        let mut texts = [texts.serial, texts.wwid, texts.lun];
+        for [.., last] in &mut texts {
+            *last = 0;
         }
-        let serial = KBox::new(serial, GFP_KERNEL)?;
+        let data = Arc::new(Data { texts, opener }, GFP_KERNEL)?;
         let gendisk = Self::alloc(&set, number, limits)?;
-        // SAFETY: The disk is fresh and ours alone. The parent is a transparent wrapper of the C device. The serial
-        // number stays where it is, and until the disk was removed.
+        // SAFETY: The disk is fresh and ours alone. The parent is a transparent wrapper of the C device, and adding
+        // fails if that is not in sysfs any more. The data stays where it is until the disk was removed, and longer
+        // if somebody has the disk open.
         let added = unsafe {
             let disk = gendisk.as_ptr();
-            (*disk).private_data = (&raw const *serial).cast_mut().cast();
-            (*disk).fops = avio_bindings::avio_disk_fops();
+            (*disk).private_data = Arc::as_ptr(&data).cast_mut().cast();
+            (*disk).fops = &Self::OPS;
             let room = (*disk).disk_name.len() - 1;
             for (to, from) in (*disk).disk_name.iter_mut().zip(name.iter().take(room)) {
                 *to = *from;
@@ -159,8 +182,8 @@ impl<Q: HwQueue> Disk<Q> {
         // INVARIANT: Just added.
         Ok(Self {
             gendisk,
-            _serial: serial,
-            _index: index,
+            data,
+            index,
             _set: set,
         })
     }
@@ -173,7 +196,7 @@ impl<Q: HwQueue> Disk<Q> {
         let mut c = limits.to_c();
         let data = null_mut::<u8>().wrapping_add(number.into()).cast();
         // SAFETY: The tag set is initialised and kept by the disk. The queue data is a number in a pointer's clothes,
-        // which only `Request::disk` reads.
+        // which only `super::request` reads.
         let disk = from_err_ptr(unsafe {
             avio_bindings::__blk_mq_alloc_disk(
                 set.as_raw(),
@@ -184,9 +207,77 @@ impl<Q: HwQueue> Disk<Q> {
         })?;
         NonNull::new(disk).ok_or(ENOMEM)
     }
+
+    /// The number that its name was made from.
+    pub fn index(&self) -> Arc<Index> {
+        self.index.clone()
+    }
+
+    /// Whom it was added for.
+    pub fn opener(&self) -> &O {
+        &self.data.opener
+    }
+
+    /// Says that what is behind it is gone: who has it open meets errors from now on, and file systems shut down
+    /// without trying to write. May sleep.
+    pub fn mark_gone(&self) {
+        // SAFETY: By the type invariant the disk was added and not removed.
+        unsafe { avio_bindings::blk_mark_disk_dead(self.gendisk.as_ptr()) };
+    }
+
+    /// Changes its capacity, in units of 512 bytes, and tells user space. May sleep.
+    pub fn set_capacity(&self, sectors: u64) {
+        // SAFETY: By the type invariant the disk was added and not removed.
+        unsafe { avio_bindings::set_capacity_and_notify(self.gendisk.as_ptr(), sectors) };
+    }
+
+    /// Has whoever opens it next look for partitions first, and tells user space. May sleep.
+    pub fn rescan(&self) {
+        // SAFETY: By the type invariant the disk was added and not removed.
+        unsafe { avio_bindings::avio_disk_rescan(self.gendisk.as_ptr()) };
+    }
+
+    const OPS: avio_bindings::block_device_operations = avio_bindings::block_device_operations {
+        owner: this_module::<O::Module>().as_ptr(),
+        open: Some(Self::open),
+        release: Some(Self::release),
+        // SAFETY: All fields are optional functions or pointers, for which all zeroes means none.
+        ..unsafe { MaybeUninit::zeroed().assume_init() }
+    };
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn open(
+        disk: *mut avio_bindings::gendisk,
+        _mode: avio_bindings::blk_mode_t,
+    ) -> c_int {
+        // SAFETY: The block layer opens no disk that was removed, so that the `Disk` still keeps the data.
+        let data = unsafe { (*disk).private_data.cast::<Data<O>>().cast_const() };
+        // SAFETY: As above.
+        if let Err(error) = unsafe { &*data }.opener.open() {
+            return error.to_errno();
+        }
+        // SAFETY: The pointer came from an `Arc` that lives. The first of the two references is not ours to drop; the
+        // second one is the file's, and `release` drops it.
+        unsafe {
+            let theirs = core::mem::ManuallyDrop::new(Arc::from_raw(data));
+            let _ = Arc::into_raw(Arc::clone(&theirs));
+        }
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Only for the block layer, as the operation of this name.
+    unsafe extern "C" fn release(disk: *mut avio_bindings::gendisk) {
+        // SAFETY: There is one call for each successful one of `open`, which has left a reference.
+        let data = unsafe { Arc::from_raw((*disk).private_data.cast::<Data<O>>().cast_const()) };
+        data.opener.close();
+    }
 }
 
-impl<Q: HwQueue> Drop for Disk<Q> {
+impl<Q: HwQueue, O: Opener> Drop for Disk<Q, O> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the disk was added and not removed. Removing it waits until no request is
         // left and no attribute is being read; who has it open still holds a reference of his own, to a dead disk.

@@ -72,21 +72,31 @@ impl Drop for Vectors<'_> {
     }
 }
 
-/// Handlers of the spread vectors, from the first of them on. They are called until this is dropped.
-pub struct Interrupts<'a, H: Handler> {
+/// Handlers of the first vector and of the spread ones. They are called until this is dropped.
+pub struct Interrupts<'a, C: Handler, H: Handler> {
     /// Dropped before the vectors.
+    _config: Registered<C>,
     _handlers: KVec<Registered<H>>,
     _vectors: Vectors<'a>,
 }
 
-impl<'a, H: Handler> Interrupts<'a, H> {
-    /// Has each of `handlers` called for a vector. In `/proc/interrupts` they are `name` with their number behind.
-    pub fn new(vectors: Vectors<'a>, name: &str, handlers: &[Arc<H>]) -> Result<Self> {
+impl<'a, C: Handler, H: Handler> Interrupts<'a, C, H> {
+    /// Has `config` called for vector 0, and each of `handlers` for a spread vector, from the first of them on. In
+    /// `/proc/interrupts` they are `name` with `config` or their number behind.
+    pub fn new(
+        vectors: Vectors<'a>,
+        name: &str,
+        config: Arc<C>,
+        handlers: &[Arc<H>],
+    ) -> Result<Self> {
+        let text = CString::try_from_fmt(fmt!("{name}-config"))?;
+        let config = Registered::new(&vectors, 0, text, config)?;
         let mut registered = KVec::with_capacity(handlers.len(), GFP_KERNEL)?;
         for (index, handler) in (0..vectors.spread()).zip(handlers) {
-            let name = CString::try_from_fmt(fmt!("{name}-q{index}"))?;
+            let text = CString::try_from_fmt(fmt!("{name}-q{index}"))?;
+            let vector = vectors.first.saturating_add(index);
             registered.push(
-                Registered::new(&vectors, index, name, handler.clone())?,
+                Registered::new(&vectors, vector, text, handler.clone())?,
                 GFP_KERNEL,
             )?;
         }
@@ -94,6 +104,7 @@ impl<'a, H: Handler> Interrupts<'a, H> {
             return Err(ENOSPC);
         }
         Ok(Self {
+            _config: config,
             _handlers: registered,
             _vectors: vectors,
         })
@@ -113,14 +124,9 @@ struct Registered<H: Handler> {
 }
 
 impl<H: Handler> Registered<H> {
-    fn new(vectors: &Vectors<'_>, index: u32, name: CString, handler: Arc<H>) -> Result<Self> {
-        // SAFETY: The device is bound; any index may be asked for.
-        let irq = unsafe {
-            avio_bindings::pci_irq_vector(
-                as_raw(vectors.device),
-                vectors.first.saturating_add(index),
-            )
-        };
+    fn new(vectors: &Vectors<'_>, vector: u32, name: CString, handler: Arc<H>) -> Result<Self> {
+        // SAFETY: The device is bound; any vector may be asked for.
+        let irq = unsafe { avio_bindings::pci_irq_vector(as_raw(vectors.device), vector) };
         to_result(irq)?;
         let irq = irq as u32;
         // SAFETY: The interrupt is one of the device's. The cookie is what the callback expects, and it and the name

@@ -122,6 +122,13 @@ impl SharedQueue {
         }
     }
 
+    /// Zeroes it all, as a queue that is to start must be. The device must not use it meanwhile.
+    pub fn clear(&self) {
+        for word in 0..self.memory.size / size_of::<u64>() {
+            self.memory.store(word, 0);
+        }
+    }
+
     /// The rings and the control block, for the ends of the queue pair.
     #[inline]
     pub fn raw(&self) -> &RawQueue {

@@ -7,11 +7,17 @@
 //! - [`blkmq`]: hardware queues of a block driver and their tag set.
 //! - [`disk`]: block devices on a tag set.
 //! - [`irq`]: MSI-X vectors with spread affinity, and their handlers.
+//! - [`index`]: numbers for names.
+//! - [`node`]: a device node with calls.
+//! - [`work`]: waiting for work items.
 //! - [`pci`]: PCI IDs.
 
 pub mod blkmq;
 pub mod disk;
+pub mod index;
 pub mod irq;
 pub mod memory;
+pub mod node;
 pub mod pci;
 pub mod request;
+pub mod work;

@@ -12,8 +12,7 @@ use core::ptr::{null_mut, NonNull};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
-/// How often a request is tried again before it fails, and how long after each time.
-const MAX_RETRIES: u8 = 50;
+/// How long after it was given back a request comes again.
 const RETRY_DELAY_MS: c_ulong = 100;
 
 /// What a request asks for.
@@ -28,6 +27,15 @@ pub enum Command {
     },
     /// Make completed writes durable.
     Flush,
+    /// Blocks may be forgotten.
+    Discard,
+    /// Blocks and all their copies are to be forgotten.
+    SecureErase,
+    /// Blocks are zero.
+    WriteZeroes {
+        /// They stay allocated.
+        keep: bool,
+    },
     /// Anything else.
     Other,
 }
@@ -39,6 +47,38 @@ pub(super) struct Private {
     status: avio_bindings::blk_status_t,
     /// How often it was tried again.
     retries: u8,
+    /// How often its time ran out, since it was given to the driver.
+    timeouts: Atomic<u32>,
+}
+
+/// A request whose time ran out. Whether it is still in flight only the table knows.
+pub struct Slow {
+    /// Its [`tag`](Request::tag).
+    pub tag: u32,
+    /// Its [`disk`](Request::disk).
+    pub disk: u16,
+    /// How often its time ran out, with this time.
+    pub times: u32,
+}
+
+impl Slow {
+    /// # Safety
+    ///
+    /// `rq` must be a started request of a [`TagSet`](super::blkmq::TagSet), and stay a valid one meanwhile.
+    pub(super) unsafe fn new(rq: *mut avio_bindings::request) -> Self {
+        // SAFETY: By the safety requirements. `Request::start` has initialised the private data; the counter is only
+        // accessed atomically from then on, and at worst counts for the request's successor.
+        unsafe {
+            Self {
+                tag: (*rq).tag as u32,
+                disk: (*(*rq).q).queuedata as usize as u16,
+                times: (*private(rq))
+                    .timeouts
+                    .fetch_add(1, Relaxed)
+                    .saturating_add(1),
+            }
+        }
+    }
 }
 
 /// A block request that the driver has to end.
@@ -72,8 +112,10 @@ impl Request {
                 private(ptr).write(Private {
                     status: 0,
                     retries: 0,
+                    timeouts: Atomic::new(0),
                 });
             }
+            (*private(ptr)).timeouts.store(0, Relaxed);
             avio_bindings::blk_mq_start_request(ptr);
         }
         // INVARIANT: Just started, and ours by the safety requirements.
@@ -110,6 +152,11 @@ impl Request {
                 fua: flags & 1 << avio_bindings::req_flag_bits___REQ_FUA != 0,
             },
             avio_bindings::req_op_REQ_OP_FLUSH => Command::Flush,
+            avio_bindings::req_op_REQ_OP_DISCARD => Command::Discard,
+            avio_bindings::req_op_REQ_OP_SECURE_ERASE => Command::SecureErase,
+            avio_bindings::req_op_REQ_OP_WRITE_ZEROES => Command::WriteZeroes {
+                keep: flags & 1 << avio_bindings::req_flag_bits___REQ_NOUNMAP != 0,
+            },
             _ => Command::Other,
         }
     }
@@ -121,7 +168,7 @@ impl Request {
         unsafe { (*self.0.as_ptr()).__sector }
     }
 
-    /// Number of bytes that it moves.
+    /// Number of bytes that it moves, or that the blocks have which it names.
     #[inline]
     pub fn bytes(&self) -> u32 {
         // SAFETY: By the type invariant the request is valid.
@@ -181,24 +228,30 @@ impl Request {
         }
     }
 
-    /// Sends it to the driver once more, a little later; gives it back if that was done too often.
-    pub fn retry(self) -> Result<(), Self> {
+    /// Sends it to the driver once more, a little later; gives it back if that was done `most` times.
+    pub fn retry(self, most: u8) -> Result<(), Self> {
         // SAFETY: By the type invariant the request is valid, with our private data behind it.
         let retries = unsafe { &mut (*private(self.0.as_ptr())).retries };
-        if *retries >= MAX_RETRIES {
+        if *retries >= most {
             return Err(self);
         }
-        *retries += 1;
+        *retries = retries.saturating_add(1);
+        self.requeue();
+        Ok(())
+    }
+
+    /// Sends it to the driver once more, a little later.
+    pub fn requeue(self) {
         let rq = self.into_raw();
+        let _reading = kernel::sync::rcu::read_lock();
         // SAFETY: By the type invariant the request is ours to give back, and it is not used after that. Somebody else's
-        // kick may end it before ours, so it does not keep the queue; but completions come in interrupt context, and a
-        // queue is freed only an RCU grace period after its last reference, which does not pass meanwhile.
+        // kick may end it before ours, so it does not keep the queue; but a queue is freed only an RCU grace period
+        // after its last reference, which does not pass while we hold RCU's reading lock.
         unsafe {
             let queue = (*rq).q;
             avio_bindings::blk_mq_requeue_request(rq, false);
             avio_bindings::blk_mq_delay_kick_requeue_list(queue, RETRY_DELAY_MS);
         }
-        Ok(())
     }
 }
 
@@ -331,17 +384,18 @@ impl InFlight {
         Ok(Self(slots))
     }
 
-    /// Puts a request in; fails, and ends the request, if the table has no free slot for its tag.
+    /// Puts a request in; gives it back if the table has no free slot for its tag.
     #[inline]
-    pub fn insert(&self, request: Request) -> Result {
-        let slot = self.0.get(request.tag() as usize).ok_or(EINVAL)?;
-        if !slot.load(Relaxed).is_null() {
-            return Err(EBUSY);
+    pub fn insert(&self, request: Request) -> Result<(), Request> {
+        match self.0.get(request.tag() as usize) {
+            Some(slot) if slot.load(Relaxed).is_null() => {
+                // INVARIANT: The slot was null, and nobody else puts in a request with this tag as it is in flight.
+                // Release: pairs with the exchange in `take`.
+                slot.store(request.into_raw(), Release);
+                Ok(())
+            }
+            _ => Err(request),
         }
-        // INVARIANT: The slot was null, and nobody else puts in a request with this tag as it is in flight. Release:
-        // pairs with the exchange in `take`.
-        slot.store(request.into_raw(), Release);
-        Ok(())
     }
 
     /// Whether a request with this tag is in the table, at this moment.

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens on an adapter in contexts that may sleep: its LUNs are looked at, it is reset when a queue has stopped,
+//! and its queues are looked at when they have put interrupts off.
+
+use crate::link::Link;
+use crate::luns::Luns;
+use crate::queue::Door;
+use crate::signals::Signals;
+use crate::tasks::Tasks;
+use crate::usage::Usage;
+use avio_abi::gvsd::state;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::time::{Delta, Instant, Monotonic};
+use kernel::workqueue::{
+    impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
+};
+
+/// The work items.
+pub(crate) const SCAN: u64 = 0;
+pub(crate) const RECOVER: u64 = 1;
+pub(crate) const TICK: u64 = 2;
+
+/// How often the adapter is reset before it is given up, unless so much time lies between.
+const MOST_RESETS: u32 = 5;
+const CALM: Delta = Delta::from_secs(600);
+
+/// The resets of late.
+struct Resets {
+    count: u32,
+    last: Option<Instant<Monotonic>>,
+}
+
+impl Resets {
+    /// Counts one; whether it may be tried.
+    fn allow(&mut self) -> bool {
+        if self.last.is_some_and(|last| last.elapsed() > CALM) {
+            self.count = 0;
+        }
+        self.last = Some(Instant::now());
+        self.count = self.count.saturating_add(1);
+        self.count <= MOST_RESETS
+    }
+}
+
+/// An adapter, for as long as somebody has its node open or it is bound.
+#[pin_data]
+pub(crate) struct Controller {
+    pub(crate) link: Arc<Link>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) usage: Arc<Usage>,
+    /// How many of the queues are polled.
+    pub(crate) polled: u32,
+    #[pin]
+    pub(crate) luns: Luns,
+    pub(crate) state: Atomic<u32>,
+    pub(crate) resets: Atomic<u32>,
+    #[pin]
+    recent: Mutex<Resets>,
+    #[pin]
+    scan: Work<Self, SCAN>,
+    #[pin]
+    recover: Work<Self, RECOVER>,
+    #[pin]
+    tick: DelayedWork<Self, TICK>,
+}
+
+impl_has_work! {
+    impl HasWork<Self, 0> for Controller { self.scan }
+    impl HasWork<Self, 1> for Controller { self.recover }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 2> for Controller { self.tick }
+}
+
+impl Controller {
+    /// Of a device that runs.
+    pub(crate) fn new(
+        link: Arc<Link>,
+        signals: Arc<Signals>,
+        tasks: Arc<Tasks>,
+        usage: Arc<Usage>,
+        luns: impl PinInit<Luns>,
+        polled: u32,
+    ) -> Result<Arc<Self>> {
+        let none = Resets {
+            count: 0,
+            last: None,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                link,
+                signals,
+                tasks,
+                usage,
+                polled,
+                luns <- luns,
+                state: Atomic::new(state::ONLINE),
+                resets: Atomic::new(0),
+                recent <- new_mutex!(none, "avio_stor_resets"),
+                scan <- new_work!("avio_stor_scan"),
+                recover <- new_work!("avio_stor_recover"),
+                tick <- new_delayed_work!("avio_stor_tick"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Says what becomes of requests.
+    pub(crate) fn set_doors(&self, door: Door) {
+        self.link
+            .queues
+            .iter()
+            .for_each(|queue| queue.set_door(door));
+    }
+
+    /// Resets the adapter, if a queue needs it, and sends again what was in flight.
+    fn recover(&self) {
+        let mut recent = self.recent.lock();
+        let failed = self.state.load(Relaxed) == state::FAILED;
+        if !failed && !self.link.queues.iter().any(|queue| queue.is_ill()) {
+            return;
+        }
+        self.state.store(state::RESETTING, Relaxed);
+        self.set_doors(Door::Paused);
+        // As long as the device does not stop, it may write to the memory of what is in flight, which stays so. When
+        // the time of a request runs out, we come here again.
+        if self.link.stop().is_err() {
+            return self.fail();
+        }
+        let again = recent.allow();
+        for queue in &self.link.queues {
+            queue.reap();
+            queue.take_back(again);
+            queue.restart();
+        }
+        if !again || self.link.start().is_err() {
+            return self.fail();
+        }
+        self.usage.restore();
+        self.state.store(state::ONLINE, Relaxed);
+        self.set_doors(Door::Open);
+        self.resets.add(1, Relaxed);
+        dev_info!(self.link.device, "the adapter was reset, and goes on\n");
+        self.signals.scan();
+    }
+
+    fn fail(&self) {
+        self.state.store(state::FAILED, Relaxed);
+        self.set_doors(Door::Failed);
+        dev_err!(
+            self.link.device,
+            "the adapter is given up; all its I/O fails\n"
+        );
+    }
+
+    /// Looks at the queues that have put interrupts off.
+    fn tick(&self) {
+        let more = self
+            .link
+            .queues
+            .iter()
+            .fold(false, |more, queue| queue.tick() || more);
+        if more {
+            self.signals.tick();
+        }
+    }
+}
+
+impl WorkItem<SCAN> for Controller {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.luns.scan();
+    }
+}
+
+impl WorkItem<RECOVER> for Controller {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.recover();
+    }
+}
+
+impl WorkItem<TICK> for Controller {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.tick();
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a queue counts: for each LUN, and of its own.
+//!
+//! Each queue has counters of its own, so that processors do not share them. All are relaxed atomics: nothing depends
+//! on them.
+
+use avio_abi::gvsd::Stat;
+use avio_sys::guest::request::Command;
+use core::array::from_fn;
+use kernel::alloc::KVVec;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+
+/// A number that grows, until the administrator clears it.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    fn new(_: usize) -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// That many more.
+    pub(crate) fn add(&self, many: u64) {
+        self.0.add(many, Relaxed);
+    }
+
+    fn add_to(&self, sum: &mut u64) {
+        *sum = sum.wrapping_add(self.0.load(Relaxed));
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// What is counted for a LUN, beside statuses.
+#[derive(Clone, Copy)]
+pub(crate) enum Event {
+    Read,
+    ReadBytes,
+    Write,
+    WriteBytes,
+    Flush,
+    Range,
+    Retry,
+    Timeout,
+    Abort,
+    Reset,
+}
+
+/// Counters of one LUN in one queue.
+struct LunCounters {
+    events: [Counter; 10],
+    status: [Counter; 16],
+}
+
+impl LunCounters {
+    fn all(&self) -> impl Iterator<Item = &Counter> {
+        Iterator::chain(self.events.iter(), &self.status)
+    }
+}
+
+/// What is counted for a queue.
+#[derive(Clone, Copy)]
+pub(crate) enum QueueEvent {
+    Doorbell,
+    DoorbellSuppressed,
+    Interrupt,
+    Completion,
+}
+
+/// All counters of a queue.
+pub(crate) struct Counters {
+    queue: [Counter; 4],
+    luns: KVVec<LunCounters>,
+}
+
+impl Counters {
+    /// Counters for LUNs with numbers less than `luns`.
+    pub(crate) fn new(luns: usize) -> Result<Self> {
+        let mut all = KVVec::with_capacity(luns, GFP_KERNEL)?;
+        for _ in 0..luns {
+            let counters = LunCounters {
+                events: from_fn(Counter::new),
+                status: from_fn(Counter::new),
+            };
+            all.push(counters, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            queue: from_fn(Counter::new),
+            luns: all,
+        })
+    }
+
+    /// Something happened to a request of a LUN.
+    pub(crate) fn lun(&self, lun: u16, event: Event, many: u64) {
+        let counter = self
+            .luns
+            .get(usize::from(lun))
+            .and_then(|lun| lun.events.get(event as usize));
+        counter.inspect(|counter| counter.add(many));
+    }
+
+    /// A request of a LUN was answered with this status.
+    pub(crate) fn answered(&self, lun: u16, command: Command, bytes: u32, status: u8) {
+        let (event, moved) = match command {
+            Command::Read => (Event::Read, Some(Event::ReadBytes)),
+            Command::Write { .. } => (Event::Write, Some(Event::WriteBytes)),
+            Command::Flush => (Event::Flush, None),
+            _ => (Event::Range, None),
+        };
+        self.lun(lun, event, 1);
+        if let Some(moved) = moved {
+            self.lun(lun, moved, bytes.into());
+        }
+        let counter = self
+            .luns
+            .get(usize::from(lun))
+            .and_then(|lun| lun.status.get(usize::from(status)));
+        counter.inspect(|counter| counter.add(1));
+    }
+
+    /// Something happened to the queue.
+    pub(crate) fn queue(&self, event: QueueEvent, many: u64) {
+        let counter = self.queue.get(event as usize);
+        counter.inspect(|counter| counter.add(many));
+    }
+
+    fn chosen(&self, lun: Option<u16>) -> impl Iterator<Item = &LunCounters> {
+        let (first, count) = match lun {
+            Some(lun) => (usize::from(lun), 1),
+            None => (0, usize::MAX),
+        };
+        self.luns.iter().skip(first).take(count)
+    }
+
+    /// Adds what was counted for one LUN, or for all and for the queue.
+    pub(crate) fn add_to(&self, sum: &mut Stat, lun: Option<u16>) {
+        for counters in self.chosen(lun) {
+            let sums = [
+                &mut sum.reads,
+                &mut sum.read_bytes,
+                &mut sum.writes,
+                &mut sum.write_bytes,
+                &mut sum.flushes,
+                &mut sum.ranges,
+                &mut sum.retries,
+                &mut sum.timeouts,
+                &mut sum.aborts,
+                &mut sum.resets,
+            ];
+            counters
+                .all()
+                .zip(Iterator::chain(sums.into_iter(), &mut sum.status))
+                .for_each(|(counter, sum)| counter.add_to(sum));
+        }
+        if lun.is_none() {
+            let sums = [
+                &mut sum.doorbells,
+                &mut sum.doorbells_suppressed,
+                &mut sum.interrupts,
+                &mut sum.completions,
+            ];
+            self.queue
+                .iter()
+                .zip(sums)
+                .for_each(|(counter, sum)| counter.add_to(sum));
+        }
+    }
+
+    /// Starts again from zero, for one LUN, or for all and for the queue.
+    pub(crate) fn clear(&self, lun: Option<u16>) {
+        self.chosen(lun)
+            .flat_map(LunCounters::all)
+            .for_each(Counter::clear);
+        if lun.is_none() {
+            self.queue.iter().for_each(Counter::clear);
+        }
+    }
+}

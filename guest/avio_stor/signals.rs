@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How interrupts and queues have the adapter's controller do something later, in a context that may sleep.
+//!
+//! The controller owns the queues, and they must reach it: the circle is cut here, by [`Signals::disconnect`].
+
+use crate::controller::{Controller, RECOVER, SCAN, TICK};
+use avio_sys::guest::irq::Handler;
+use avio_sys::guest::work;
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
+use kernel::time::msecs_to_jiffies;
+use kernel::workqueue;
+
+/// How long completions may lie in a ring because of coalescing: twice this.
+const TICK_MS: u32 = 5;
+
+/// The way to the controller, while there is one. Usable in any context.
+#[pin_data]
+pub(crate) struct Signals {
+    #[pin]
+    controller: SpinLockIrq<Option<Arc<Controller>>>,
+}
+
+impl Signals {
+    /// A way that leads nowhere yet.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                controller <- new_spinlock_irq!(None, "avio_stor_signals"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// From now on it leads to the controller.
+    pub(crate) fn connect(&self, controller: Arc<Controller>) {
+        *self.controller.lock() = Some(controller);
+    }
+
+    /// Cuts the way, and waits until nothing that came along it is left to do. May sleep.
+    pub(crate) fn disconnect(&self) {
+        let controller = self.controller.lock().take();
+        if let Some(controller) = controller {
+            work::flush::<_, SCAN>(&controller);
+            work::flush::<_, RECOVER>(&controller);
+            work::flush_delayed::<_, TICK>(&controller);
+        }
+    }
+
+    fn controller(&self) -> Option<Arc<Controller>> {
+        self.controller.lock().clone()
+    }
+
+    /// The LUNs have to be looked at.
+    pub(crate) fn scan(&self) {
+        if let Some(controller) = self.controller() {
+            // If it is queued already, that is as good.
+            let _ = workqueue::system_unbound().enqueue::<_, SCAN>(controller);
+        }
+    }
+
+    /// A queue has stopped, or lost a request.
+    pub(crate) fn recover(&self) {
+        if let Some(controller) = self.controller() {
+            let _ = workqueue::system_unbound().enqueue::<_, RECOVER>(controller);
+        }
+    }
+
+    /// A queue has put off an interrupt, and should be looked at in a while.
+    pub(crate) fn tick(&self) {
+        if let Some(controller) = self.controller() {
+            let _ = workqueue::system()
+                .enqueue_delayed::<_, TICK>(controller, msecs_to_jiffies(TICK_MS));
+        }
+    }
+}
+
+/// The configuration interrupt.
+impl Handler for Signals {
+    fn handle(&self) {
+        self.scan();
+    }
+}

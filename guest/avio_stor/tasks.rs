@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The task registers, for one user at a time (`docs/abi.md`, 6.7).
+
+use crate::registers::Registers;
+use avio_abi::pci::{reg, task};
+use kernel::new_mutex;
+use kernel::prelude::*;
+use kernel::sync::{Arc, Mutex};
+
+/// Gives task commands.
+#[pin_data]
+pub(crate) struct Tasks {
+    registers: Arc<Registers>,
+    /// The device has ABORT and LUN_RESET.
+    complete: bool,
+    #[pin]
+    turn: Mutex<()>,
+}
+
+impl Tasks {
+    /// The task registers of a device that has all commands, or OPEN_GATE alone.
+    pub(crate) fn new(registers: Arc<Registers>, complete: bool) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                registers,
+                complete,
+                turn <- new_mutex!((), "avio_stor_tasks"),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Gives a command; how many requests the backing still has, or none if the device knows no such command or LUN.
+    /// May sleep.
+    pub(crate) fn run(&self, kind: u32, lun: u16, queue: u32, tag: u32) -> Option<u32> {
+        if !self.complete && kind != task::OPEN_GATE {
+            return None;
+        }
+        let _turn = self.turn.lock();
+        self.registers.write(reg::TASK_LUN, lun.into());
+        self.registers
+            .write(reg::TASK_REQUEST, queue << 16 | tag & 0xffff);
+        self.registers.write(reg::TASK, kind);
+        let left = self.registers.read(reg::TASK_RESULT);
+        (left != task::REFUSED).then_some(left)
+    }
+}

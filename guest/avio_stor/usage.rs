@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which LUNs are open, which the device is told, and the gate before those whose backing was replaced.
+//!
+//! An open of a gated LUN fails. What was open before keeps a dead disk, see [`crate::luns`].
+
+use crate::registers::Registers;
+use avio_abi::pci::reg;
+use avio_sys::guest::disk::Opener;
+use avio_sys::guest::index::Index;
+use kernel::device;
+use kernel::new_mutex;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{Arc, Mutex};
+
+/// Bits in a word of LUNS_IN_USE.
+const WORD_BITS: usize = 32;
+
+/// What is known of a LUN without any lock.
+struct State {
+    gated: Atomic<u32>,
+    /// That an open was refused has been said.
+    reported: Atomic<u32>,
+    /// The number of its disk's name, and one; zero without a disk.
+    disk: Atomic<u32>,
+}
+
+/// The LUNs of an adapter.
+#[pin_data]
+pub(crate) struct Usage {
+    device: ARef<device::Device>,
+    registers: Arc<Registers>,
+    adapter: Index,
+    states: KVec<State>,
+    /// How often each is open. Also serialises the registers.
+    #[pin]
+    opens: Mutex<KVec<u32>>,
+}
+
+impl Usage {
+    /// Of so many LUNs, none of them open, of the adapter with this number.
+    pub(crate) fn new(
+        device: ARef<device::Device>,
+        registers: Arc<Registers>,
+        adapter: Index,
+        luns: usize,
+    ) -> Result<Arc<Self>> {
+        let (mut states, mut opens) = (KVec::new(), KVec::new());
+        for _ in 0..luns {
+            let state = State {
+                gated: Atomic::new(0),
+                reported: Atomic::new(0),
+                disk: Atomic::new(0),
+            };
+            states.push(state, GFP_KERNEL)?;
+            opens.push(0, GFP_KERNEL)?;
+        }
+        Arc::pin_init(
+            try_pin_init!(Self {
+                device,
+                registers,
+                adapter,
+                states,
+                opens <- new_mutex!(opens, "avio_stor_opens"),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The N of the adapter's `/dev/gvsdN`.
+    pub(crate) fn adapter(&self) -> u32 {
+        self.adapter.get()
+    }
+
+    /// Closes or opens a LUN's gate.
+    pub(crate) fn set_gated(&self, lun: u16, gated: bool) {
+        if let Some(state) = self.states.get(usize::from(lun)) {
+            state.reported.store(0, Relaxed);
+            state.gated.store(gated.into(), Relaxed);
+        }
+    }
+
+    /// Says what the LUN's disk is called.
+    pub(crate) fn set_disk(&self, lun: u16, index: Option<u32>) {
+        if let Some(state) = self.states.get(usize::from(lun)) {
+            let number = index.map_or(0, |index| index.saturating_add(1));
+            state.disk.store(number, Relaxed);
+        }
+    }
+
+    /// The number that the name of the LUN's disk is made from.
+    pub(crate) fn disk(&self, lun: u16) -> Option<u32> {
+        let state = self.states.get(usize::from(lun))?;
+        state.disk.load(Relaxed).checked_sub(1)
+    }
+
+    /// How often the LUN is open.
+    pub(crate) fn opens(&self, lun: u16) -> u32 {
+        let opens = self.opens.lock();
+        opens.get(usize::from(lun)).copied().unwrap_or(0)
+    }
+
+    /// Tells the device again what is open, as it forgets that at a reset.
+    pub(crate) fn restore(&self) {
+        let opens = self.opens.lock();
+        for first in (0..opens.len()).step_by(WORD_BITS) {
+            self.tell(&opens, first);
+        }
+    }
+
+    /// Tells the device which LUNs are open, of those in one word with this one.
+    fn tell(&self, opens: &[u32], lun: usize) {
+        let word = lun / WORD_BITS;
+        let luns = opens.iter().skip(word.saturating_mul(WORD_BITS));
+        let bits = (0..WORD_BITS as u32)
+            .zip(luns)
+            .filter(|(_, opens)| **opens != 0)
+            .fold(0, |bits, (bit, _)| bits | 1u32 << bit);
+        let offset = (word as u64).saturating_mul(4);
+        self.registers
+            .write(reg::LUNS_IN_USE.saturating_add(offset), bits);
+    }
+
+    fn open(&self, lun: u16) -> Result {
+        let state = self.states.get(usize::from(lun)).ok_or(ENXIO)?;
+        if state.gated.load(Relaxed) != 0 {
+            if state.reported.xchg(1, Relaxed) == 0 {
+                dev_warn!(
+                    self.device,
+                    "LUN {lun}: an open was refused, because its backing was replaced\n"
+                );
+            }
+            return Err(EIO);
+        }
+        let mut opens = self.opens.lock();
+        let count = opens.get_mut(usize::from(lun)).ok_or(ENXIO)?;
+        *count = count.saturating_add(1);
+        if *count == 1 {
+            self.tell(&opens, lun.into());
+        }
+        Ok(())
+    }
+
+    /// Changes the count of a LUN's opens, unless its disk is gone.
+    fn change(&self, lun: &OpenLun, change: impl FnOnce(&OpenLun, &mut u32)) {
+        let mut opens = self.opens.lock();
+        let Some(count) = opens.get_mut(usize::from(lun.lun)) else {
+            return;
+        };
+        if lun.gone.load(Relaxed) != 0 {
+            return;
+        }
+        change(lun, count);
+        if *count == 0 {
+            self.tell(&opens, lun.lun.into());
+        }
+    }
+}
+
+/// The LUN that a disk is for.
+pub(crate) struct OpenLun {
+    usage: Arc<Usage>,
+    lun: u16,
+    /// The disk is gone: whoever has it open does not have the LUN open.
+    gone: Atomic<u32>,
+}
+
+impl OpenLun {
+    /// For a new disk.
+    pub(crate) fn new(usage: Arc<Usage>, lun: u16) -> Self {
+        Self {
+            usage,
+            lun,
+            gone: Atomic::new(0),
+        }
+    }
+
+    /// The disk goes, and the LUN is open no more.
+    pub(crate) fn set_gone(&self) {
+        self.usage.change(self, |lun, count| {
+            lun.gone.store(1, Relaxed);
+            *count = 0;
+        });
+    }
+}
+
+impl Opener for OpenLun {
+    type Module = crate::LocalModule;
+
+    fn open(&self) -> Result {
+        self.usage.open(self.lun)
+    }
+
+    fn close(&self) {
+        self.usage
+            .change(self, |_, count| *count = count.saturating_sub(1));
+    }
+}

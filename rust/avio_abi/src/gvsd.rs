@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! What the administrator of a guest says to `/dev/gvsdN`, the node of an adapter in the guest's driver.
+//!
+//! No host takes part in this, so that it can change with the driver. Reserved fields must be zero. A call that is
+//! refused changes nothing: EINVAL for an argument that makes no sense, ENXIO for a LUN that is not there, ENODEV when
+//! the adapter is gone.
+
+use crate::stor::LunInfo;
+use crate::wire::wire_struct;
+
+const fn ioc(dir: u32, nr: u32, size: u32) -> u32 {
+    (dir << 30) | (size << 16) | ((TYPE as u32) << 8) | nr
+}
+
+/// The ioctl type of all calls.
+pub const TYPE: u8 = 0xAE;
+
+/// The adapter: [`Info`].
+pub const GET_INFO: u32 = ioc(2, 0x40, 128);
+/// A LUN: [`Lun`].
+pub const GET_LUN: u32 = ioc(3, 0x41, 192);
+/// What was counted: [`Stat`].
+pub const GET_STAT: u32 = ioc(3, 0x42, 256);
+/// Counts from zero again. The argument is a [`Task`] with only `lun`, which may be [`ALL`].
+pub const CLEAR_STAT: u32 = ioc(3, 0x43, 32);
+/// Gives a task command, or opens a gate: [`Task`].
+pub const TASK: u32 = ioc(3, 0x44, 32);
+
+/// In place of a LUN's number: all LUNs.
+pub const ALL: u32 = u32::MAX;
+
+/// Values of [`Info::state`].
+pub mod state {
+    /// I/O goes on.
+    pub const ONLINE: u32 = 0;
+    /// The adapter is being reset.
+    pub const RESETTING: u32 = 1;
+    /// It was given up: all I/O fails.
+    pub const FAILED: u32 = 2;
+}
+
+wire_struct! {
+    /// Argument of [`GET_INFO`]; all of it is the answer.
+    pub struct Info(128) {
+        /// PCI vendor.
+        pub vendor: u16,
+        /// PCI device.
+        pub device: u16,
+        /// Version of the interface that the adapter speaks.
+        pub version: u32,
+        /// [`features`](crate::features) in use.
+        pub features: u64,
+        /// [`state`].
+        pub state: u32,
+        /// Queue pairs.
+        pub queues: u32,
+        /// How many of them are polled.
+        pub polled: u32,
+        /// Entries in each ring.
+        pub queue_size: u32,
+        /// Number of LUN slots.
+        pub luns: u32,
+        /// How many of them have a LUN.
+        pub present: u32,
+        /// Most bytes in one request.
+        pub max_bytes: u32,
+        /// How often the adapter was reset because a queue had stopped.
+        pub resets: u32,
+        /// Where it is on its bus, filled with zeroes.
+        pub path: [u8; 32],
+        /// Zero.
+        pub reserved: [u64; 6],
+    }
+}
+
+wire_struct! {
+    /// Argument of [`GET_LUN`]; all but `lun` is the answer.
+    pub struct Lun(192) {
+        /// Its number.
+        pub lun: u32,
+        /// How often it is open.
+        pub opens: u32,
+        /// The disk's name, filled with zeroes; zero if the driver cannot use the LUN.
+        pub disk: [u8; 32],
+        /// Its description.
+        pub info: LunInfo,
+        /// Zero.
+        pub reserved: [u64; 3],
+    }
+}
+
+wire_struct! {
+    /// Argument of [`GET_STAT`]; all but `lun` is the answer.
+    pub struct Stat(256) {
+        /// A LUN's number, or [`ALL`].
+        pub lun: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// READ commands.
+        pub reads: u64,
+        /// Bytes that they moved.
+        pub read_bytes: u64,
+        /// WRITE commands.
+        pub writes: u64,
+        /// Bytes that they moved.
+        pub write_bytes: u64,
+        /// FLUSH commands.
+        pub flushes: u64,
+        /// DISCARD, SECURE_ERASE and WRITE_ZEROES commands.
+        pub ranges: u64,
+        /// Commands by their [`Status`](crate::stor::Status).
+        pub status: [u64; 16],
+        /// Commands that were sent again.
+        pub retries: u64,
+        /// Times that a command's time ran out.
+        pub timeouts: u64,
+        /// ABORT tasks.
+        pub aborts: u64,
+        /// LUN_RESET tasks.
+        pub resets: u64,
+        /// Doorbells that were rung; this and what follows only for [`ALL`], else zero.
+        pub doorbells: u64,
+        /// Batches of commands for which the device wanted no doorbell.
+        pub doorbells_suppressed: u64,
+        /// Interrupts of queues.
+        pub interrupts: u64,
+        /// Completions taken.
+        pub completions: u64,
+        /// Zero.
+        pub reserved1: u64,
+    }
+}
+
+wire_struct! {
+    /// Argument of [`TASK`] and [`CLEAR_STAT`].
+    pub struct Task(32) {
+        /// One of [`task`](crate::pci::task).
+        pub kind: u32,
+        /// The LUN.
+        pub lun: u32,
+        /// For an ABORT, the queue of the request.
+        pub queue: u32,
+        /// For an ABORT, its tag.
+        pub tag: u32,
+        /// Out: how many requests in question the backing still has.
+        pub left: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// Zero.
+        pub reserved1: u64,
+    }
+}

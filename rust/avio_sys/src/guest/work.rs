@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waiting for work items, which the kernel crate cannot do.
+
+use kernel::sync::Arc;
+use kernel::workqueue::{HasDelayedWork, HasWork, Work};
+
+/// Waits until the work item of `owner` is neither queued nor running.
+///
+/// For the end of a driver: whoever could queue it again must have been stopped.
+pub fn flush<T: HasWork<T, ID>, const ID: u64>(owner: &Arc<T>) {
+    let ptr = Arc::as_ptr(owner).cast_mut();
+    // SAFETY: The owner lives, as it is borrowed, and its work item was initialised with it.
+    unsafe { avio_bindings::flush_work(Work::raw_get(T::raw_get_work(ptr))) };
+}
+
+/// As [`flush`], for a delayed work item; one whose time has not come yet runs now.
+pub fn flush_delayed<T: HasDelayedWork<T, ID>, const ID: u64>(owner: &Arc<T>) {
+    const _: () = assert!(core::mem::offset_of!(avio_bindings::delayed_work, work) == 0);
+    let ptr = Arc::as_ptr(owner).cast_mut();
+    // SAFETY: As above. The work item of a `HasDelayedWork` lies in a C `delayed_work`, whose first field it is.
+    unsafe { avio_bindings::flush_delayed_work(Work::raw_get(T::raw_get_work(ptr)).cast()) };
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! The command line.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+
+/// Manages the AVIO storage adapters of this guest.
+#[derive(Debug, Parser)]
+#[command(name = "gvsdmgr", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Do not ask before what cannot be undone
+    #[arg(short)]
+    pub force: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// What to do
+    #[arg(value_enum)]
+    pub command: Command,
+
+    /// The adapter
+    #[arg(short = 'D', value_name = "/dev/gvsdN")]
+    pub device: PathBuf,
+
+    /// Which LUNs: lun=all, lun=/dev/avioX, lun=NUMBER or tgt=all
+    #[arg(short, value_name = "QUALIFIER")]
+    pub qualifier: Option<Qualifier>,
+
+    /// With task_mgmt: what to do
+    #[arg(short, value_enum, value_name = "TASK")]
+    pub task: Option<Task>,
+
+    /// With task_mgmt -t abort: which request; the kernel lists them in /sys/kernel/debug/block/avioX/hctxQUEUE/busy
+    #[arg(short, value_name = "QUEUE:TAG", value_parser = request)]
+    pub request: Option<(u32, u32)>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gvsdmgr get_info -D /dev/gvsd0
+  gvsdmgr get_info -D /dev/gvsd0 -q lun=all
+  gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/avioa
+  gvsdmgr replace_dsk -D /dev/gvsd0 -q lun=/dev/avioa
+  gvsdmgr -f task_mgmt -D /dev/gvsd0 -q lun=/dev/avioa -t reset
+  gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset";
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Command {
+    /// Show the adapter, or the LUNs that -q names
+    #[value(name = "get_info")]
+    GetInfo,
+    /// Show what was counted since the start or the last clear_stat
+    #[value(name = "get_stat")]
+    GetStat,
+    /// Count from zero again
+    #[value(name = "clear_stat")]
+    ClearStat,
+    /// Accept the disk that has replaced a LUN's
+    #[value(name = "replace_dsk")]
+    ReplaceDsk,
+    /// Give a task management command: see -t
+    #[value(name = "task_mgmt")]
+    TaskMgmt,
+}
+
+/// A task management command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Abort one request of a LUN: see -r
+    Abort,
+    /// Abort all requests of the LUNs
+    Reset,
+}
+
+/// Which LUNs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Qualifier {
+    /// All of the adapter.
+    All,
+    /// The one with this disk.
+    Disk(PathBuf),
+    /// The one with this number.
+    Number(u32),
+}
+
+impl FromStr for Qualifier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("lun" | "tgt", "all")) => Ok(Self::All),
+            Some(("lun" | "lun_dsf", path)) if path.starts_with('/') => Ok(Self::Disk(path.into())),
+            Some(("lun", number)) if number.parse::<u32>().is_ok() => {
+                number.parse().map(Self::Number).map_err(|_| String::new())
+            }
+            _ => Err("it should be lun=all, lun=/dev/avioX, lun=NUMBER or tgt=all".into()),
+        }
+    }
+}
+
+impl fmt::Display for Qualifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => write!(f, "all LUNs"),
+            Self::Disk(path) => write!(f, "{}", path.display()),
+            Self::Number(number) => write!(f, "LUN {number}"),
+        }
+    }
+}
+
+fn request(text: &str) -> Result<(u32, u32), String> {
+    let parse = |part: &str| part.parse::<u32>().ok();
+    text.split_once(':')
+        .and_then(|(queue, tag)| Some((parse(queue)?, parse(tag)?)))
+        .ok_or_else(|| "it should be two numbers: QUEUE:TAG".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn takes_the_lines_of_the_manual() {
+        let args = parse("gvsdmgr -f replace_dsk -D /dev/gvsd1 -q lun=/dev/avioc").unwrap();
+        assert!(args.force && args.command == Command::ReplaceDsk);
+        assert_eq!(args.qualifier, Some(Qualifier::Disk("/dev/avioc".into())));
+        let args = parse("gvsdmgr clear_stat -D /dev/gvsd0 -q lun_dsf=/dev/avioa").unwrap();
+        assert_eq!(args.qualifier, Some(Qualifier::Disk("/dev/avioa".into())));
+        let args = parse("gvsdmgr get_info -D /dev/gvsd0 -q lun=all").unwrap();
+        assert_eq!(args.qualifier, Some(Qualifier::All));
+        let args = parse("gvsdmgr task_mgmt -D /dev/gvsd0 -q lun=3 -t abort -r 1:17").unwrap();
+        assert_eq!(args.request, Some((1, 17)));
+        assert_eq!(args.qualifier, Some(Qualifier::Number(3)));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for line in [
+            "gvsdmgr get_info",
+            "gvsdmgr get_infos -D /dev/gvsd0",
+            "gvsdmgr get_info -D /dev/gvsd0 -q lun=",
+            "gvsdmgr get_info -D /dev/gvsd0 -q lun=-1",
+            "gvsdmgr get_info -D /dev/gvsd0 -q tgt=3",
+            "gvsdmgr task_mgmt -D /dev/gvsd0 -q lun=3 -t abort -r 1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
