@@ -80,11 +80,15 @@ impl MiscDevice for Adapter {
             ioctl::SET_FEATURES => call(arg, |call| state.lock().set_features(call)),
             ioctl::SET_QUEUE => call(arg, |call| state.lock().set_queue(call)),
             ioctl::START => call(arg, |call| state.lock().start(call)),
-            ioctl::STOP => {
-                state.lock().stop();
-                Ok(0)
-            }
+            ioctl::STOP => state.lock().stop(),
             ioctl::GET_QUEUE => call(arg, |call| state.lock().get_queue(call)),
+            ioctl::UPDATE_LUN => call(arg, |call| state.lock().update_lun(call)),
+            ioctl::SET_LIMITS => call(arg, |call| state.lock().set_limits(call)),
+            ioctl::GET_LUN => call(arg, |call| state.lock().get_lun(call)),
+            ioctl::QUIESCE => state.lock().quiesce(),
+            ioctl::RESUME => state.lock().resume(),
+            ioctl::TASK => call(arg, |call| state.lock().task(call)),
+            ioctl::SET_POLL => call(arg, |call| state.lock().set_poll(call)),
             _ => Err(ENOTTY),
         }
     }

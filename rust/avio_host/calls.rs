@@ -3,7 +3,8 @@
 //! How the argument of a call comes in and its answer goes out.
 
 use avio_abi::ioctl::{
-    AddLun, Info, QueueStatus, RemoveLun, SetFeatures, SetMemory, SetQueue, SetupError, Start,
+    AddLun, Info, LunStatus, QueueStatus, RemoveLun, SetFeatures, SetLimits, SetMemory, SetPoll,
+    SetQueue, SetupError, Start, Task, UpdateLun,
 };
 use avio_abi::wire::Wire;
 use kernel::alloc::AllocError;
@@ -11,7 +12,7 @@ use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
 /// Length of the longest argument.
-const LONGEST: usize = AddLun::SIZE;
+const LONGEST: usize = LunStatus::SIZE;
 
 /// Why a call is refused.
 pub(crate) struct Refusal {
@@ -23,9 +24,14 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Refused because of the item with this index.
     pub(crate) fn at(error: SetupError, index: usize) -> Self {
+        Self::from(error).of_item(index)
+    }
+
+    /// The same, because of the item with this index.
+    pub(crate) fn of_item(self, index: usize) -> Self {
         Self {
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            ..error.into()
+            ..self
         }
     }
 }
@@ -62,7 +68,9 @@ impl From<AllocError> for Refusal {
 
 fn errno(error: SetupError) -> Error {
     match error {
-        SetupError::Running => EBUSY,
+        SetupError::Running | SetupError::LunInFlight => EBUSY,
+        SetupError::Stopping => EAGAIN,
+        SetupError::LunAbsent => ENOENT,
         SetupError::LunBusy => EEXIST,
         SetupError::RegionUnpinnable | SetupError::QueueAddress => EFAULT,
         SetupError::MemoryLimit | SetupError::NoMemory | SetupError::NoWorker => ENOMEM,
@@ -79,42 +87,43 @@ fn errno(error: SetupError) -> Error {
         | SetupError::QueueSize
         | SetupError::NotEventfd
         | SetupError::NotConfigured
-        | SetupError::NoMemoryTable => EINVAL,
+        | SetupError::NoMemoryTable
+        | SetupError::LimitRange
+        | SetupError::TaskRange => EINVAL,
     }
 }
 
 /// An argument, and where in it the reason of a refusal goes.
 pub(crate) trait Argument: Wire {
-    /// Whether there is an answer: else the argument may be constant.
-    const ANSWERS: bool = true;
-
     /// Notes why the call is refused; both are zero on success.
     fn report(&mut self, _error: u32, _index: u32) {}
 }
 
 impl Argument for Info {}
 impl Argument for QueueStatus {}
-impl Argument for RemoveLun {
-    const ANSWERS: bool = false;
+impl Argument for LunStatus {}
+
+/// Arguments that have an error but no index.
+macro_rules! with_error {
+    ($($argument:ty),*) => {$(
+        impl Argument for $argument {
+            fn report(&mut self, error: u32, _index: u32) {
+                self.error = error;
+            }
+        }
+    )*};
 }
 
-impl Argument for SetFeatures {
-    fn report(&mut self, error: u32, _index: u32) {
-        self.error = error;
-    }
-}
-
-impl Argument for SetQueue {
-    fn report(&mut self, error: u32, _index: u32) {
-        self.error = error;
-    }
-}
-
-impl Argument for AddLun {
-    fn report(&mut self, error: u32, _index: u32) {
-        self.error = error;
-    }
-}
+with_error!(
+    AddLun,
+    RemoveLun,
+    UpdateLun,
+    SetFeatures,
+    SetQueue,
+    SetLimits,
+    SetPoll,
+    Task
+);
 
 impl Argument for SetMemory {
     fn report(&mut self, error: u32, index: u32) {
@@ -137,12 +146,10 @@ pub(crate) fn call<T: Argument>(
     let bytes = buffer.get_mut(..T::SIZE).ok_or(EINVAL)?;
     let (mut reader, mut writer) = UserSlice::new(UserPtr::from_addr(arg), T::SIZE).reader_writer();
     reader.read_slice(bytes)?;
-    if T::ANSWERS {
-        // An answer that cannot be given is found out before anything is done.
-        UserSlice::new(UserPtr::from_addr(arg), T::SIZE)
-            .writer()
-            .write_slice(bytes)?;
-    }
+    // An answer that cannot be given is found out before anything is done.
+    UserSlice::new(UserPtr::from_addr(arg), T::SIZE)
+        .writer()
+        .write_slice(bytes)?;
     let (mut value, _) = T::take(bytes).ok_or(EINVAL)?;
     let result = match f(&mut value) {
         Ok(()) => {
@@ -154,9 +161,7 @@ pub(crate) fn call<T: Argument>(
             Err(refusal.errno)
         }
     };
-    if T::ANSWERS {
-        value.put(bytes).ok_or(EINVAL)?;
-        writer.write_slice(bytes)?;
-    }
+    value.put(bytes).ok_or(EINVAL)?;
+    writer.write_slice(bytes)?;
     result
 }

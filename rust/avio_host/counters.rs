@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted for each queue. Always on: one relaxed addition each, on cache lines that only the queue uses.
+//! What is counted for each queue and each LUN. Always on: relaxed additions, a LUN's in lanes, so that queues do not
+//! meet on a cache line.
 
+use avio_abi::ioctl::{LunStatus, LATENCY_CLASSES};
 use avio_abi::stor::Status;
 use kernel::fmt;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -25,6 +27,31 @@ impl Count {
 
 const STATUSES: usize = Status::ALL.len();
 
+/// Counts of how requests ended.
+struct Statuses([Count; STATUSES]);
+
+impl Statuses {
+    const fn new() -> Self {
+        Self([const { Count::new() }; STATUSES])
+    }
+
+    fn add(&self, status: Status) {
+        if let Some(count) = self.0.get(status as usize) {
+            count.add(1);
+        }
+    }
+}
+
+/// Writes those statuses that occurred, each as ` status_name=value`.
+fn show_statuses(counts: impl Iterator<Item = u64>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (status, count) in Status::ALL.iter().zip(counts) {
+        if count != 0 {
+            write!(f, " status_{}={count}", status.name())?;
+        }
+    }
+    Ok(())
+}
+
 /// Counters of one queue pair, from its START.
 pub(crate) struct Counters {
     /// Requests taken from the ring.
@@ -33,15 +60,17 @@ pub(crate) struct Counters {
     pub(crate) read_bytes: Count,
     /// Bytes written by the guest.
     pub(crate) write_bytes: Count,
-    /// FLUSH commands carried out.
-    pub(crate) flushes: Count,
     /// Interrupts raised.
     pub(crate) interrupts: Count,
     /// Completions for which the driver wanted no interrupt.
     pub(crate) suppressed: Count,
     /// Passes of the worker over the ring.
     pub(crate) passes: Count,
-    statuses: [Count; STATUSES],
+    /// Times that the worker polled before it slept.
+    pub(crate) polls: Count,
+    /// Of these, how often work came.
+    pub(crate) polls_found: Count,
+    statuses: Statuses,
 }
 
 impl Counters {
@@ -50,24 +79,23 @@ impl Counters {
             requests: Count::new(),
             read_bytes: Count::new(),
             write_bytes: Count::new(),
-            flushes: Count::new(),
             interrupts: Count::new(),
             suppressed: Count::new(),
             passes: Count::new(),
-            statuses: [const { Count::new() }; STATUSES],
+            polls: Count::new(),
+            polls_found: Count::new(),
+            statuses: Statuses::new(),
         }
     }
 
     /// Counts how a request ended.
     pub(crate) fn ended(&self, status: Status) {
-        if let Some(count) = self.statuses.get(status as usize) {
-            count.add(1);
-        }
+        self.statuses.add(status);
     }
 
     /// Requests that ended in an error.
     pub(crate) fn errors(&self) -> u64 {
-        self.statuses.iter().skip(1).map(Count::get).sum()
+        self.statuses.0.iter().skip(1).map(Count::get).sum()
     }
 
     /// Writes all counters, each as ` name=value`; of the statuses, those that occurred.
@@ -76,18 +104,145 @@ impl Counters {
             ("requests", &self.requests),
             ("read_bytes", &self.read_bytes),
             ("write_bytes", &self.write_bytes),
-            ("flushes", &self.flushes),
             ("interrupts", &self.interrupts),
             ("interrupts_suppressed", &self.suppressed),
             ("passes", &self.passes),
+            ("polls", &self.polls),
+            ("polls_found", &self.polls_found),
         ] {
             write!(f, " {name}={}", count.get())?;
         }
-        for (status, count) in Status::ALL.iter().zip(&self.statuses) {
-            if count.get() != 0 {
-                write!(f, " status_{}={}", status.name(), count.get())?;
-            }
-        }
-        Ok(())
+        show_statuses(self.statuses.0.iter().map(Count::get), f)
     }
+}
+
+/// What a request does, as far as counting goes.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Kind {
+    Read = 0,
+    Write = 1,
+    Flush = 2,
+    Range = 3,
+}
+
+impl Kind {
+    pub(crate) const fn from_u32(kind: u32) -> Self {
+        match kind {
+            0 => Self::Read,
+            1 => Self::Write,
+            2 => Self::Flush,
+            _ => Self::Range,
+        }
+    }
+}
+
+/// Counters of one lane of a LUN, from its ADD_LUN.
+pub(crate) struct LunCounters {
+    reads: Count,
+    read_bytes: Count,
+    writes: Count,
+    write_bytes: Count,
+    flushes: Count,
+    ranges: Count,
+    /// Requests that had to wait for the LUN's limits.
+    pub(crate) throttled: Count,
+    statuses: Statuses,
+    latency: [Count; LATENCY_CLASSES],
+}
+
+impl Default for LunCounters {
+    fn default() -> Self {
+        Self {
+            reads: Count::new(),
+            read_bytes: Count::new(),
+            writes: Count::new(),
+            write_bytes: Count::new(),
+            flushes: Count::new(),
+            ranges: Count::new(),
+            throttled: Count::new(),
+            statuses: Statuses::new(),
+            latency: [const { Count::new() }; LATENCY_CLASSES],
+        }
+    }
+}
+
+impl LunCounters {
+    /// Counts a request that was carried out.
+    pub(crate) fn done(&self, kind: Kind, bytes: u32) {
+        match kind {
+            Kind::Read => {
+                self.reads.add(1);
+                self.read_bytes.add(u64::from(bytes));
+            }
+            Kind::Write => {
+                self.writes.add(1);
+                self.write_bytes.add(u64::from(bytes));
+            }
+            Kind::Flush => self.flushes.add(1),
+            Kind::Range => self.ranges.add(1),
+        }
+    }
+
+    /// Counts how a request ended.
+    pub(crate) fn ended(&self, status: Status) {
+        self.statuses.add(status);
+    }
+
+    /// Counts how long a request took.
+    pub(crate) fn took(&self, ns: u64) {
+        let class = (ns / 1000).checked_ilog2().unwrap_or(0) as usize;
+        if let Some(count) = self.latency.get(class.min(LATENCY_CLASSES - 1)) {
+            count.add(1);
+        }
+    }
+
+    /// Adds what this lane has counted.
+    pub(crate) fn add_to(&self, sum: &mut LunStatus) {
+        let add = |to: &mut u64, count: &Count| *to = to.wrapping_add(count.get());
+        add(&mut sum.reads, &self.reads);
+        add(&mut sum.read_bytes, &self.read_bytes);
+        add(&mut sum.writes, &self.writes);
+        add(&mut sum.write_bytes, &self.write_bytes);
+        add(&mut sum.flushes, &self.flushes);
+        add(&mut sum.ranges, &self.ranges);
+        add(&mut sum.throttled, &self.throttled);
+        for (to, count) in sum.statuses.iter_mut().zip(&self.statuses.0) {
+            add(to, count);
+        }
+        for (to, count) in sum.latency.iter_mut().zip(&self.latency) {
+            add(to, count);
+        }
+    }
+}
+
+/// Writes a LUN's state and counters, each as ` name=value`. Of the latency classes those that occurred, as
+/// `from:count` in microseconds.
+pub(crate) fn show_lun(sum: &LunStatus, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (name, value) in [
+        ("in_flight", u64::from(sum.in_flight)),
+        ("held_back", u64::from(sum.held_back)),
+        ("reads", sum.reads),
+        ("read_bytes", sum.read_bytes),
+        ("writes", sum.writes),
+        ("write_bytes", sum.write_bytes),
+        ("flushes", sum.flushes),
+        ("ranges", sum.ranges),
+        ("throttled", sum.throttled),
+    ] {
+        write!(f, " {name}={value}")?;
+    }
+    show_statuses(sum.statuses.iter().copied(), f)?;
+    let mut before = " latency_us=";
+    for (class, count) in sum.latency.iter().enumerate() {
+        if *count != 0 {
+            write!(
+                f,
+                "{before}{}:{count}",
+                1u64.checked_shl(class as u32).unwrap_or(0)
+            )?;
+            before = ",";
+        }
+    }
+    Ok(())
 }

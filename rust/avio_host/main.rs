@@ -5,18 +5,29 @@
 //! One open file of `/dev/avio-stor` is one adapter. This file only wires.
 //!
 //! - [`adapter`]: what one open file is.
-//! - [`state`]: its settings and what runs of it: what the calls do.
 //! - [`calls`]: how a call's argument comes in and goes out.
-//! - [`luns`]: the block devices behind an adapter.
-//! - [`queue`]: a queue pair that runs, and how its worker serves it.
+//! - [`state`]: an adapter's settings and what runs of it; with [`lun_calls`], [`stop`], [`tasks`] and [`status`] what
+//!   the calls do.
+//! - [`lun`], [`luns`]: the block devices behind an adapter.
+//! - [`queue`]: a queue pair that runs, and how requests end.
+//! - [`serve`], [`submit`], [`held`], [`halt`]: how its worker serves it.
 //! - [`counters`]: what is counted, and how debugfs shows it.
 
 mod adapter;
 mod calls;
 mod counters;
+mod halt;
+mod held;
+mod lun;
+mod lun_calls;
 mod luns;
 mod queue;
+mod serve;
 mod state;
+mod status;
+mod stop;
+mod submit;
+mod tasks;
 
 use adapter::Adapter;
 use avio_sys::host::DebugRoot;

@@ -1,35 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A queue pair that runs: its worker takes requests from the ring and submits them; whatever context a request ends
-//! in posts its completion and raises the interrupt there.
+//! A queue pair that runs: what all contexts share of it, and how a request ends.
 //!
-//! The guest is trusted with nothing. A request that is wrong ends with a status; a violation of the ring's protocol
-//! breaks this queue and no other.
+//! Whatever context a request ends in posts its completion and raises the interrupt there. The guest is trusted with
+//! nothing. A request that is wrong ends with a status; a violation of the ring's protocol breaks this queue and no
+//! other.
 
-use crate::counters::Counters;
-use crate::luns::{Lun, Luns};
-use avio_abi::ring::{control, Broken, Completion, Segment, Submission, MAX_SEGMENTS};
+use crate::counters::{Counters, Kind, LunCounters};
+use crate::halt::Halt;
+use crate::luns::Luns;
+use crate::serve::Reading;
+use avio_abi::ring::{control, Broken, Completion};
 use avio_abi::stor::Status;
-use avio_abi::wire::Wire;
+use avio_abi::MAX_LUNS;
 use avio_core::memory::GuestAddr;
-use avio_core::request::{Command, Layout, Request, Segments};
-use avio_core::ring::{CompletionWriter, QueueMemory, RingSize, SubmissionReader};
+use avio_core::ring::{CompletionWriter, QueueMemory, RingSize};
 use avio_core::sync::InFlight;
-use avio_sys::host::{
-    Batch, BioOwner, Bios, BlockFile, Call, MappedQueue, More, Op, PinnedMemory, Serve,
-};
+use avio_sys::host::{now_ns, BioOwner, Bios, Call, MappedQueue, PinnedMemory};
 use kernel::alloc::KVVec;
 use kernel::new_mutex;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 use kernel::sync::{Arc, Mutex};
-
-/// Requests that a worker takes before it lets others run.
-const BUDGET: u32 = 256;
 
 /// Where a queue pair lies and what it signals.
 #[derive(Clone)]
 pub(crate) struct QueueConfig {
+    /// Which queue.
+    pub(crate) number: usize,
     pub(crate) size: RingSize,
     pub(crate) submissions: GuestAddr,
     pub(crate) completions: GuestAddr,
@@ -38,23 +36,35 @@ pub(crate) struct QueueConfig {
 }
 
 /// What is remembered of a request in flight, by its tag.
-struct Tag {
-    in_flight: InFlight,
+pub(crate) struct Tag {
+    pub(crate) in_flight: InFlight,
     /// Bytes that it moves.
-    bytes: Atomic<u32>,
-    command: Atomic<u32>,
+    pub(crate) bytes: Atomic<u32>,
+    /// What it does, a [`Kind`].
+    pub(crate) kind: Atomic<u32>,
+    /// When it was taken, or zero.
+    pub(crate) started: Atomic<u64>,
 }
 
 /// The part of a queue that all contexts share.
 pub(crate) struct Shared {
-    ring: MappedQueue,
-    writer: CompletionWriter,
+    pub(crate) number: usize,
+    pub(crate) ring: MappedQueue,
+    pub(crate) writer: CompletionWriter,
     call: Arc<Call>,
     tags: KVVec<Tag>,
-    luns: Arc<Luns>,
-    features: u64,
+    /// How many requests of each LUN are held back. Only the worker writes it.
+    held: KVVec<Atomic<u32>>,
+    pub(crate) features: u64,
     /// Zero, or the [`Broken`] reason.
     broken: Atomic<u32>,
+    /// Position of the next submission entry, as of the last pass.
+    pub(crate) position: Atomic<u32>,
+    /// How long to poll at most, in nanoseconds.
+    pub(crate) poll_ns: Atomic<u32>,
+    pub(crate) halt: Halt,
+    /// The worker is to look at what a call has changed.
+    pub(crate) knocked: Atomic<bool>,
     pub(crate) counters: Counters,
 }
 
@@ -62,8 +72,8 @@ impl Shared {
     fn new(
         config: &QueueConfig,
         memory: &PinnedMemory,
-        luns: Arc<Luns>,
         features: u64,
+        poll_ns: u32,
     ) -> Result<Self> {
         let ring = MappedQueue::new(
             memory,
@@ -77,18 +87,28 @@ impl Shared {
             let tag = Tag {
                 in_flight: InFlight::new(),
                 bytes: Atomic::new(0),
-                command: Atomic::new(0),
+                kind: Atomic::new(0),
+                started: Atomic::new(0),
             };
             tags.push(tag, GFP_KERNEL_ACCOUNT)?;
         }
+        let mut held = KVVec::with_capacity(MAX_LUNS as usize, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..MAX_LUNS {
+            held.push(Atomic::new(0), GFP_KERNEL_ACCOUNT)?;
+        }
         Ok(Self {
+            number: config.number,
             ring,
             writer: CompletionWriter::new(config.size),
             call: config.call.clone(),
             tags,
-            luns,
+            held,
             features,
             broken: Atomic::new(0),
+            position: Atomic::new(0),
+            poll_ns: Atomic::new(poll_ns),
+            halt: Halt::new(),
+            knocked: Atomic::new(false),
             counters: Counters::new(),
         })
     }
@@ -97,10 +117,24 @@ impl Shared {
         self.broken.load(Relaxed)
     }
 
+    /// Completes nothing from now on.
+    pub(crate) fn break_with(&self, reason: Broken) {
+        self.broken.store(reason as u32, Relaxed);
+    }
+
+    pub(crate) fn tag(&self, tag: u16) -> Option<&Tag> {
+        self.tags.get(usize::from(tag))
+    }
+
+    /// How many requests of a LUN are held back.
+    pub(crate) fn held(&self, lun: u32) -> Option<&Atomic<u32>> {
+        self.held.get(lun as usize)
+    }
+
     /// Ends a request whose tag was claimed.
-    fn complete(&self, tag: u16, status: Status, bytes: u32) {
+    pub(crate) fn complete(&self, tag: u16, status: Status, bytes: u32) {
         self.counters.ended(status);
-        if let Some(tag) = self.tags.get(usize::from(tag)) {
+        if let Some(tag) = self.tag(tag) {
             tag.in_flight.release();
         }
         if self.broken() != 0 {
@@ -122,47 +156,45 @@ impl Shared {
     }
 
     /// Tells the guest why the queue is broken. Nothing may be in flight: the guest takes its memory back.
-    fn tell_broken(&self, reason: Broken) {
-        self.ring.store_release(control::STATE, reason as u32);
+    pub(crate) fn tell_broken(&self) {
+        self.ring.store_release(control::STATE, self.broken());
         self.call.signal();
     }
 }
 
 impl BioOwner for Shared {
-    fn disk(&self, lun: u16) -> Option<&BlockFile> {
-        self.luns.get(u32::from(lun)).map(|lun| &lun.file)
-    }
+    type Counters = LunCounters;
 
-    fn ended(&self, place: u32, result: Result) {
+    fn ended(&self, place: u32, counters: &LunCounters, result: Result) {
         // Places are tags, which have 16 bits.
         let number = place as u16;
-        let Some(tag) = self.tags.get(usize::from(number)) else {
+        let Some(tag) = self.tag(number) else {
             return;
         };
-        let bytes = tag.bytes.load(Relaxed);
-        match result {
-            Ok(()) => {
-                match tag.command.load(Relaxed) {
-                    READ => self.counters.read_bytes.add(u64::from(bytes)),
-                    WRITE => self.counters.write_bytes.add(u64::from(bytes)),
-                    _ => self.counters.flushes.add(1),
-                }
-                self.complete(number, Status::Ok, bytes);
+        let status = match result {
+            _ if tag.in_flight.aborted() => Status::Aborted,
+            Ok(()) => Status::Ok,
+            Err(error) => status_of(error),
+        };
+        let bytes = match status {
+            Status::Ok => tag.bytes.load(Relaxed),
+            _ => 0,
+        };
+        if status == Status::Ok {
+            let kind = Kind::from_u32(tag.kind.load(Relaxed));
+            match kind {
+                Kind::Read => self.counters.read_bytes.add(u64::from(bytes)),
+                Kind::Write => self.counters.write_bytes.add(u64::from(bytes)),
+                Kind::Flush | Kind::Range => {}
             }
-            Err(error) => self.complete(number, status_of(error), 0),
+            counters.done(kind, bytes);
         }
-    }
-}
-
-const READ: u32 = 0;
-const WRITE: u32 = 1;
-const FLUSH: u32 = 2;
-
-fn op_of(command: Command) -> (Op, u32) {
-    match command {
-        Command::Read => (Op::Read, READ),
-        Command::Write { fua } => (Op::Write { fua }, WRITE),
-        Command::Flush => (Op::Flush, FLUSH),
+        counters.ended(status);
+        let started = tag.started.load(Relaxed);
+        if started != 0 {
+            counters.took(now_ns().saturating_sub(started));
+        }
+        self.complete(number, status, bytes);
     }
 }
 
@@ -175,20 +207,17 @@ fn status_of(error: Error) -> Status {
     }
 }
 
-/// What only the worker uses.
-struct Reading {
-    reader: SubmissionReader,
-    /// A private copy of a request's segment list.
-    list: KVVec<u8>,
-}
-
 /// A queue pair that runs.
 #[pin_data]
 pub(crate) struct Queue {
     #[pin]
-    bios: Bios<Shared>,
+    pub(crate) bios: Bios<Shared>,
+    /// What only the worker uses.
     #[pin]
-    reading: Mutex<Reading>,
+    pub(crate) reading: Mutex<Reading>,
+    /// LUNs that the worker is to use from its next pass on. Its lock is taken inside of `reading`'s.
+    #[pin]
+    pub(crate) news: Mutex<Option<Arc<Luns>>>,
 }
 
 impl Queue {
@@ -202,17 +231,15 @@ impl Queue {
         memory: &Arc<PinnedMemory>,
         luns: Arc<Luns>,
         features: u64,
+        poll_ns: u32,
     ) -> Result<Arc<Self>> {
-        let shared = Shared::new(config, memory, luns, features)?;
-        let list = KVVec::zeroed(MAX_SEGMENTS as usize * Segment::SIZE, GFP_KERNEL_ACCOUNT)?;
-        let reading = Reading {
-            reader: SubmissionReader::new(config.size),
-            list,
-        };
+        let shared = Shared::new(config, memory, features, poll_ns)?;
+        let reading = Reading::new(config.size, luns, poll_ns)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 bios <- Bios::new(shared, config.size.entries(), memory.clone()),
                 reading <- new_mutex!(reading),
+                news <- new_mutex!(None),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -226,127 +253,50 @@ impl Queue {
         self.bios.in_flight()
     }
 
+    /// Whether no pass is going on and nothing is in flight.
+    pub(crate) fn idle(&self) -> bool {
+        !self.shared().halt.serving() && self.in_flight() == 0
+    }
+
     /// Replaces guest memory once nothing that uses the old one is in flight.
     pub(crate) fn set_memory(&self, memory: Arc<PinnedMemory>) {
         self.bios.set_memory(memory);
     }
-}
 
-impl Serve for Queue {
-    fn serve(&self) -> More {
+    /// Gives the worker another set of LUNs, which it takes when it was [`knock`](Self::knock)ed at.
+    pub(crate) fn set_luns(&self, luns: Arc<Luns>) {
+        *self.news.lock() = Some(luns);
+    }
+
+    /// Lets the worker look at what has changed, and at what it holds back. It has to be woken too.
+    pub(crate) fn knock(&self) {
+        self.shared().knocked.store(true, Release);
+    }
+
+    /// Whether the worker has done so.
+    pub(crate) fn heard(&self) -> bool {
+        !self.shared().knocked.load(Acquire) && self.news.lock().is_none()
+    }
+
+    /// For the worker: takes what is new, if it was knocked at.
+    pub(crate) fn listen(&self, reading: &mut Reading) {
         let shared = self.shared();
-        if shared.broken() != 0 {
-            return More::No;
+        if shared.knocked.load(Relaxed) && shared.knocked.xchg(false, Full) {
+            let mut news = self.news.lock();
+            reading.look_again(news.take(), shared.poll_ns.load(Relaxed));
         }
-        shared.counters.passes.add(1);
-        let mut reading = self.reading.lock();
-        let served = self
-            .bios
-            .batch()
-            .plugged(|batch| reading.serve(shared, batch));
-        reading.reader.publish_head(&*shared.ring);
-        served.unwrap_or_else(|reason| {
-            shared.broken.store(reason as u32, Relaxed);
-            self.bios.drain();
-            shared.tell_broken(reason);
-            More::No
-        })
-    }
-}
-
-impl Reading {
-    /// Takes requests until there are no more, or the budget is used up.
-    fn serve(&mut self, shared: &Shared, batch: &mut Batch<'_, Shared>) -> Result<More, Broken> {
-        for _ in 0..BUDGET {
-            match self.reader.take(&*shared.ring, || shared.writer.posted())? {
-                Some(entry) => self.carry_out(shared, batch, &entry)?,
-                None if self.reader.arm(&*shared.ring)? => {}
-                None => return Ok(More::No),
-            }
-        }
-        Ok(More::Yes)
     }
 
-    fn carry_out(
-        &mut self,
-        shared: &Shared,
-        batch: &mut Batch<'_, Shared>,
-        entry: &Submission,
-    ) -> Result<(), Broken> {
-        let tag = shared
-            .tags
-            .get(usize::from(entry.tag))
-            .ok_or(Broken::TagRange)?;
-        if !tag.in_flight.claim() {
-            return Err(Broken::TagInFlight);
-        }
-        shared.counters.requests.add(1);
-        if let Err(status) = self.submit(shared, batch, tag, entry) {
-            shared.complete(entry.tag, status, 0);
-        }
-        Ok(())
+    /// Marks a request to end as aborted; `false` if it is not in flight.
+    pub(crate) fn abort(&self, tag: u16, lun: u16) -> bool {
+        let tag = self.shared().tag(tag);
+        tag.is_some_and(|tag| tag.in_flight.abort(lun))
     }
 
-    fn submit(
-        &mut self,
-        shared: &Shared,
-        batch: &mut Batch<'_, Shared>,
-        tag: &Tag,
-        entry: &Submission,
-    ) -> Result<(), Status> {
-        let request = Request::parse(entry, shared.features)?;
-        let lun = shared
-            .luns
-            .get(u32::from(request.lun))
-            .ok_or(Status::BadLun)?;
-        let bytes = self.gather(batch, &request, lun, entry)?;
-        request.check(bytes, &lun.info)?;
-        let (op, command) = op_of(request.command);
-        tag.bytes.store(bytes, Relaxed);
-        tag.command.store(command, Relaxed);
-        batch
-            .submit(u32::from(entry.tag), request.lun, op, request.sector)
-            .map_err(|_| Status::IoError)
-    }
-
-    /// Translates all segments of a request and returns their length.
-    fn gather(
-        &mut self,
-        batch: &mut Batch<'_, Shared>,
-        request: &Request,
-        lun: &Lun,
-        entry: &Submission,
-    ) -> Result<u32, Status> {
-        let mut segments = Segments::new(request.command, &lun.info);
-        let mut add = |batch: &mut Batch<'_, Shared>, segment: &Segment| {
-            let (addr, len) = segments.add(segment)?;
-            batch
-                .gather(addr, len, request.command.access())
-                .map_err(|_| Status::BadAddress)
-        };
-        batch.clear();
-        match request.layout {
-            Layout::Inline(count) => {
-                for segment in entry.inline.iter().take(count) {
-                    add(batch, segment)?;
-                }
-            }
-            Layout::List { addr, bytes, .. } => {
-                let list = self
-                    .list
-                    .get_mut(..bytes as usize)
-                    .ok_or(Status::BadSegments)?;
-                batch
-                    .memory()
-                    .copy_from_guest(addr, list)
-                    .map_err(|_| Status::BadAddress)?;
-                let mut rest: &[u8] = list;
-                while let Some((segment, behind)) = Segment::take(rest) {
-                    add(batch, &segment)?;
-                    rest = behind;
-                }
-            }
-        }
-        Ok(segments.bytes())
+    /// Marks all requests of a LUN so; how many there are.
+    pub(crate) fn abort_lun(&self, lun: u16) -> u32 {
+        let tags = self.shared().tags.iter();
+        tags.filter(|tag| tag.in_flight.abort(lun))
+            .fold(0, |sum, _| sum.saturating_add(1))
     }
 }

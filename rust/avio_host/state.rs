@@ -1,24 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An adapter's settings and what runs of it: what the calls of `/dev/avio-stor` do.
+//! An adapter's settings and what runs of it: how it is set up and started.
 //!
-//! A call that is refused changes nothing: what can fail is made first, and then put in place.
+//! What the other calls of `/dev/avio-stor` do is in [`lun_calls`](crate::lun_calls), [`stop`](crate::stop),
+//! [`tasks`](crate::tasks) and [`status`](crate::status). A call that is refused changes nothing: what can fail is made
+//! first, and then put in place.
 
 use crate::calls::Refusal;
-use crate::luns::{Lun, Luns};
+use crate::lun::{heed, LunDisk};
+use crate::luns::Luns;
 use crate::queue::{Queue, QueueConfig};
-use avio_abi::ioctl::{AddLun, QueueStatus, RemoveLun, SetFeatures, SetQueue, SetupError, Start};
-use avio_abi::ring::{Broken, COMPLETION_SIZE, CONTROL_SIZE, RING_ALIGN, SUBMISSION_SIZE};
-use avio_abi::wire::Wire;
-use avio_abi::{features, pci, ABI_VERSION, MAX_LUNS, MAX_QUEUES};
+use avio_abi::ioctl::{SetFeatures, SetPoll, SetQueue, SetupError, Start, MAX_POLL_NS};
+use avio_abi::ring::{COMPLETION_SIZE, CONTROL_SIZE, RING_ALIGN, SUBMISSION_SIZE};
+use avio_abi::{features, ABI_VERSION, MAX_QUEUES};
 use avio_core::memory::{Access, GuestAddr};
 use avio_core::ring::RingSize;
 use avio_sys::host::{Call, Kick, PinnedMemory, Worker};
 use kernel::alloc::KVec;
-use kernel::fmt;
 use kernel::prelude::*;
 use kernel::str::CString;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
+
+/// How long a worker polls at most, unless the caller says otherwise.
+const POLL_NS: u32 = 50_000;
+
+/// What an adapter does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// There are no queues.
+    Stopped,
+    /// Queues are served.
+    Running,
+    /// Queues are served no more, and are to go, but something is in flight.
+    Stopping,
+    /// Queues are served no more, and stay.
+    Quiesced,
+}
 
 /// A queue as the caller described it.
 struct Configured {
@@ -27,38 +45,86 @@ struct Configured {
 }
 
 /// A queue that runs. The worker, declared first, goes first.
-struct Running {
-    worker: Worker<Queue>,
-    queue: Arc<Queue>,
+pub(crate) struct Running {
+    pub(crate) worker: Worker<Queue>,
+    pub(crate) queue: Arc<Queue>,
+}
+
+impl Running {
+    /// Has the worker look at what a call has changed.
+    pub(crate) fn knock(&self) {
+        self.queue.knock();
+        self.worker.wake();
+    }
 }
 
 /// An adapter's settings and what runs of it.
 pub(crate) struct State {
-    running: KVec<Running>,
+    pub(crate) phase: Phase,
+    pub(crate) running: KVec<Running>,
     queues: KVec<Option<Configured>>,
     features: Option<u64>,
-    luns: Arc<Luns>,
-    memory: Option<Arc<PinnedMemory>>,
+    poll_ns: u32,
+    pub(crate) luns: Arc<Luns>,
+    /// The number of the last change of a LUN's description.
+    pub(crate) changes: u32,
+    /// Disks of removed LUNs that may still have requests.
+    pub(crate) leaving: KVec<Arc<LunDisk>>,
+    pub(crate) memory: Option<Arc<PinnedMemory>>,
 }
 
 impl State {
     pub(crate) fn new() -> Result<Self> {
         let luns = Arc::new(Luns::none()?, GFP_KERNEL_ACCOUNT)?;
         Ok(Self {
+            phase: Phase::Stopped,
             running: KVec::new(),
             queues: no_queues()?,
             features: None,
+            poll_ns: POLL_NS,
             luns,
+            changes: 0,
+            leaving: KVec::new(),
             memory: None,
         })
     }
 
     fn must_be_stopped(&self) -> Result<(), SetupError> {
-        if self.running.is_empty() {
-            Ok(())
-        } else {
-            Err(SetupError::Running)
+        match self.phase {
+            Phase::Stopped => Ok(()),
+            Phase::Running => Err(SetupError::Running),
+            Phase::Stopping | Phase::Quiesced => Err(SetupError::Stopping),
         }
+    }
+
+    pub(crate) fn must_not_be_stopping(&self) -> Result<(), SetupError> {
+        match self.phase {
+            Phase::Stopped | Phase::Running => Ok(()),
+            Phase::Stopping | Phase::Quiesced => Err(SetupError::Stopping),
+        }
+    }
+
+    /// Whether the guest is told of changes by [`Attention`](avio_abi::stor::Status::Attention).
+    pub(crate) fn tells_changes(&self) -> bool {
+        self.phase == Phase::Running
+            && self
+                .features
+                .is_some_and(|features| features & features::EVENTS != 0)
+    }
+
+    /// Whether this queue was set.
+    pub(crate) fn is_set(&self, index: u32) -> bool {
+        matches!(self.queues.get(index as usize), Some(Some(_)))
+    }
+
+    /// Forgets what the driver's run had set.
+    pub(crate) fn forget_queues(&mut self) {
+        self.running.clear();
+        for queue in self.queues.iter_mut() {
+            *queue = None;
+        }
+        self.features = None;
+        self.phase = Phase::Stopped;
     }
 
     /// Takes on memory that was pinned, or lets go of all.
@@ -66,40 +132,13 @@ impl State {
         match &memory {
             None => self.must_be_stopped()?,
             Some(memory) => {
+                self.must_not_be_stopping()?;
                 for running in &self.running {
                     running.queue.set_memory(memory.clone());
                 }
             }
         }
         self.memory = memory;
-        Ok(())
-    }
-
-    pub(crate) fn add_lun(&mut self, call: &mut AddLun) -> Result<(), Refusal> {
-        self.must_be_stopped()?;
-        if call.lun >= MAX_LUNS {
-            return Err(SetupError::LunRange.into());
-        }
-        if self.luns.get(call.lun).is_some() {
-            return Err(SetupError::LunBusy.into());
-        }
-        let lun = Lun::open(call)?;
-        let info = lun.info;
-        let lun = Arc::new(lun, GFP_KERNEL_ACCOUNT)?;
-        self.luns = Arc::new(self.luns.with(call.lun, Some(lun))?, GFP_KERNEL_ACCOUNT)?;
-        call.info = info;
-        Ok(())
-    }
-
-    pub(crate) fn remove_lun(&mut self, call: &mut RemoveLun) -> Result<(), Refusal> {
-        self.must_be_stopped()?;
-        if call.reserved != [0; 3] || call.lun >= MAX_LUNS {
-            return Err(EINVAL.into());
-        }
-        if self.luns.get(call.lun).is_none() {
-            return Err(ENOENT.into());
-        }
-        self.luns = Arc::new(self.luns.with(call.lun, None)?, GFP_KERNEL_ACCOUNT)?;
         Ok(())
     }
 
@@ -147,6 +186,7 @@ impl State {
         let kick = Kick::from_fd(call.kick_fd).map_err(eventfd_refused)?;
         let eventfd = Call::from_fd(call.call_fd).map_err(eventfd_refused)?;
         let config = QueueConfig {
+            number: call.index as usize,
             size,
             submissions: GuestAddr(call.submissions),
             completions: GuestAddr(call.completions),
@@ -172,54 +212,40 @@ impl State {
             let queue = queue
                 .as_ref()
                 .ok_or(Refusal::at(SetupError::NotConfigured, index))?;
-            let started = start_queue(index, queue, memory, &self.luns, features)?;
+            let started = start_queue(queue, memory, &self.luns, features, self.poll_ns)
+                .map_err(|refusal| refusal.of_item(index))?;
             running.push(started, GFP_KERNEL_ACCOUNT)?;
+        }
+        // A driver that starts reads the descriptions anyway.
+        for (_, lun) in self.luns.iter() {
+            lun.disk.change(0, heed::ATTENTION);
         }
         // Only now that nothing can fail any more does the guest's first request count.
         for Running { worker, .. } in &running {
             worker.go();
         }
         self.running = running;
+        self.phase = Phase::Running;
         Ok(())
     }
 
-    pub(crate) fn stop(&mut self) {
-        self.running.clear();
-        for queue in self.queues.iter_mut() {
-            *queue = None;
+    pub(crate) fn set_poll(&mut self, call: &mut SetPoll) -> Result<(), Refusal> {
+        self.must_not_be_stopping()?;
+        if call.reserved != 0 {
+            return Err(SetupError::Reserved.into());
         }
-        self.features = None;
-    }
-
-    pub(crate) fn get_queue(&mut self, call: &mut QueueStatus) -> Result<(), Refusal> {
-        let index = call.index as usize;
-        if call.reserved != [0; 7] || !matches!(self.queues.get(index), Some(Some(_))) {
-            return Err(EINVAL.into());
+        if call.window_ns > MAX_POLL_NS {
+            return Err(SetupError::LimitRange.into());
         }
-        let Some(Running { worker, queue }) = self.running.get(index) else {
-            *call = QueueStatus {
-                index: call.index,
-                state: pci::state::STOPPED,
-                ..QueueStatus::ZERO
-            };
-            return Ok(());
-        };
-        let shared = queue.shared();
-        let counters = &shared.counters;
-        *call = QueueStatus {
-            index: call.index,
-            state: pci::state::RUNNING,
-            broken: shared.broken(),
-            in_flight: queue.in_flight(),
-            requests: counters.requests.get(),
-            read_bytes: counters.read_bytes.get(),
-            write_bytes: counters.write_bytes.get(),
-            doorbells: worker.kicks(),
-            interrupts: counters.interrupts.get(),
-            interrupts_suppressed: counters.suppressed.get(),
-            errors: counters.errors(),
-            reserved: [0; 7],
-        };
+        self.poll_ns = call.window_ns;
+        for running in &self.running {
+            running
+                .queue
+                .shared()
+                .poll_ns
+                .store(call.window_ns, Relaxed);
+            running.knock();
+        }
         Ok(())
     }
 }
@@ -242,55 +268,29 @@ fn eventfd_refused(error: Error) -> Refusal {
 
 /// Makes a queue and its worker, which does not serve yet.
 fn start_queue(
-    index: usize,
     queue: &Configured,
     memory: &Arc<PinnedMemory>,
     luns: &Arc<Luns>,
     features: u64,
+    poll_ns: u32,
 ) -> Result<Running, Refusal> {
-    let refused = |error| Refusal::at(error, index);
+    let config = &queue.config;
     let running =
-        Queue::new(&queue.config, memory, luns.clone(), features).map_err(|error| match error {
-            EFAULT => refused(SetupError::QueueAddress),
-            _ => refused(SetupError::NoMemory),
-        })?;
-    let name = CString::try_from_fmt(fmt!("avio-stor-q{index}"))?;
+        Queue::new(config, memory, luns.clone(), features, poll_ns).map_err(
+            |error| match error {
+                EFAULT => SetupError::QueueAddress,
+                _ => SetupError::NoMemory,
+            },
+        )?;
+    let name = CString::try_from_fmt(fmt!("avio-stor-q{}", config.number))?;
     let worker =
         Worker::start(running.clone(), &queue.kick, &name).map_err(|error| match error {
             // A signal was pending: the call is made again when it was handled.
             ERESTARTNOINTR => error.into(),
-            _ => refused(SetupError::NoWorker),
+            _ => Refusal::from(SetupError::NoWorker),
         })?;
     Ok(Running {
         worker,
         queue: running,
     })
-}
-
-impl State {
-    /// What debugfs shows: a line for the adapter, one for each LUN and each queue, of `name=value` pairs.
-    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pages = self.memory.as_ref().map_or(0, |memory| memory.pages());
-        writeln!(f, "adapter pages={pages} queues={}", self.running.len())?;
-        for (number, lun) in self.luns.iter() {
-            let info = &lun.info;
-            writeln!(
-                f,
-                "lun{number} sectors={} logical_block={} flags={:#x}",
-                info.sectors, info.logical_block, info.flags
-            )?;
-        }
-        for (number, Running { worker, queue }) in self.running.iter().enumerate() {
-            let shared = queue.shared();
-            let broken = Broken::from_u32(shared.broken()).map_or("no", Broken::name);
-            let (in_flight, doorbells) = (queue.in_flight(), worker.kicks());
-            write!(
-                f,
-                "queue{number} broken={broken} in_flight={in_flight} doorbells={doorbells}"
-            )?;
-            shared.counters.show(f)?;
-            writeln!(f)?;
-        }
-        Ok(())
-    }
 }

@@ -4,13 +4,19 @@
 #include <linux/eventfd.h>
 #include <linux/file.h>
 #include <linux/highmem.h>
+#include <linux/hrtimer.h>
+#include <linux/ktime.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/sched/vhost_task.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include <linux/wait_bit.h>
+
+/* What a sleep may last longer, so that wake-ups can come together. */
+#define AVIO_SLACK_NS 20000
 
 struct block_device *avio_file_bdev(struct file *file)
 {
@@ -72,12 +78,33 @@ bool avio_bdev_rotational(struct block_device *bdev)
 	return bdev_rot(bdev);
 }
 
-struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector,
+u32 avio_bdev_max_discard(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev);
+}
+
+u32 avio_bdev_discard_granularity(struct block_device *bdev)
+{
+	return bdev_discard_granularity(bdev);
+}
+
+u32 avio_bdev_max_secure_erase(struct block_device *bdev)
+{
+	return bdev_max_secure_erase_sectors(bdev);
+}
+
+u32 avio_bdev_max_write_zeroes(struct block_device *bdev)
+{
+	return bdev_write_zeroes_sectors(bdev);
+}
+
+struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector, u32 size,
 			   void (*end_io)(struct bio *bio), void *private)
 {
 	struct bio *bio = bio_alloc(bdev, vecs, (__force blk_opf_t)opf, GFP_NOIO);
 
 	bio->bi_iter.bi_sector = sector;
+	bio->bi_iter.bi_size = size;
 	bio->bi_end_io = end_io;
 	bio->bi_private = private;
 	return bio;
@@ -186,6 +213,38 @@ void avio_set_running(void)
 void avio_yield(void)
 {
 	cond_resched();
+}
+
+/* The caller has set its state before it found nothing to do. */
+bool avio_sleep_elapsed(u64 ns)
+{
+	ktime_t time = ns_to_ktime(ns);
+
+	return schedule_hrtimeout_range(&time, AVIO_SLACK_NS, HRTIMER_MODE_REL) == 0;
+}
+
+u64 avio_now(void)
+{
+	return ktime_get_ns();
+}
+
+bool avio_alone(void)
+{
+	return !need_resched() && !signal_pending(current) && single_task_running();
+}
+
+void avio_relax(void)
+{
+	cpu_relax();
+}
+
+bool avio_nap_killed(u64 ns)
+{
+	ktime_t time = ns_to_ktime(ns);
+
+	__set_current_state(TASK_KILLABLE);
+	schedule_hrtimeout_range(&time, AVIO_SLACK_NS, HRTIMER_MODE_REL);
+	return fatal_signal_pending(current);
 }
 
 struct avio_debug {

@@ -21,9 +21,13 @@ bool avio_bdev_read_only(struct block_device *bdev);
 bool avio_bdev_write_cache(struct block_device *bdev);
 bool avio_bdev_fua(struct block_device *bdev);
 bool avio_bdev_rotational(struct block_device *bdev);
+u32 avio_bdev_max_discard(struct block_device *bdev);
+u32 avio_bdev_discard_granularity(struct block_device *bdev);
+u32 avio_bdev_max_secure_erase(struct block_device *bdev);
+u32 avio_bdev_max_write_zeroes(struct block_device *bdev);
 
 /* Bios. */
-struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector,
+struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector, u32 size,
 			   void (*end_io)(struct bio *bio), void *private);
 bool avio_bio_add_frame(struct bio *bio, u64 frame, u32 len, u32 offset);
 
@@ -44,6 +48,13 @@ void avio_task_stop(void *task);
 void avio_task_wake(void *task);
 void avio_set_running(void);
 void avio_yield(void);
+bool avio_sleep_elapsed(u64 ns);
+
+/* Time, and what a thread may do with it. */
+u64 avio_now(void);
+bool avio_alone(void);
+void avio_relax(void);
+bool avio_nap_killed(u64 ns);
 
 /* What debugfs shows. */
 void avio_debug_init(const char *name);

@@ -8,13 +8,20 @@
 //!
 //! - [`ring`]: both ends of a queue pair.
 //! - [`memory`]: from guest-physical addresses to host page frames.
-//! - [`request`]: from a submission entry to a storage request.
+//! - [`request`] and [`segments`]: from a submission entry to a storage request.
+//! - [`cut`]: from a request's memory to bios.
+//! - [`limits`]: how fast a LUN may be used.
+//! - [`poll`]: how long a worker looks for work before it sleeps.
 
 #![cfg_attr(not(any(test, avio_kernel)), no_std)]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cut;
+pub mod limits;
 pub mod memory;
+pub mod poll;
 pub mod request;
 pub mod ring;
+pub mod segments;
 pub mod sync;

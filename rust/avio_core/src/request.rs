@@ -2,13 +2,12 @@
 
 //! From a submission entry to a storage request.
 //!
-//! Parsing has three steps, each on private copies: [`Request::parse`] for the entry, [`Segments::add`] for each
-//! segment wherever it lay, and [`Request::check`] against the LUN. What has passed all three can be carried out.
+//! Parsing has three steps, each on private copies: [`Request::parse`] for the entry,
+//! [`Segments::add`](crate::segments::Segments::add) for each segment wherever it lay, and [`Request::check`] against
+//! the LUN. What has passed all three can be carried out.
 
 use crate::memory::{Access, GuestAddr};
-use avio_abi::ring::{
-    segment_flags, Segment, Submission, INLINE_SEGMENTS, MAX_REQUEST_BYTES, MAX_SEGMENTS,
-};
+use avio_abi::ring::{segment_flags, Segment, Submission, INLINE_SEGMENTS, MAX_SEGMENTS};
 use avio_abi::stor::{flags, lun_flags, opcode, LunInfo, Status};
 use avio_abi::wire::Wire;
 use avio_abi::{features, SECTOR_SIZE};
@@ -25,19 +24,38 @@ pub enum Command {
     },
     /// Make completed writes durable.
     Flush,
+    /// Forget blocks; they then hold anything.
+    Discard,
+    /// Forget blocks and every copy of them.
+    SecureErase,
+    /// Make blocks zero.
+    WriteZeroes {
+        /// They stay allocated.
+        keep: bool,
+    },
 }
 
 impl Command {
-    /// What the device does with the request's memory.
+    /// What the device does with the request's memory, if it has any.
     pub const fn access(self) -> Access {
         match self {
             Self::Read => Access::DeviceWrites,
-            Self::Write { .. } | Self::Flush => Access::DeviceReads,
+            _ => Access::DeviceReads,
+        }
+    }
+
+    /// Most sectors that the LUN takes with a command that names blocks and moves no data; `None` for the others.
+    const fn most_sectors(self, lun: &LunInfo) -> Option<u32> {
+        match self {
+            Self::Read | Self::Write { .. } | Self::Flush => None,
+            Self::Discard => Some(lun.max_discard),
+            Self::SecureErase => Some(lun.max_secure_erase),
+            Self::WriteZeroes { .. } => Some(lun.max_write_zeroes),
         }
     }
 }
 
-/// Where a request's segments are.
+/// What a request is about beside its first sector: where its segments are, or how many sectors it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// In the entry: the first so many of [`Submission::inline`].
@@ -51,6 +69,8 @@ pub enum Layout {
         /// Its length in bytes.
         bytes: u32,
     },
+    /// There are none, but so many sectors. Not checked before [`Request::check`].
+    Range(u64),
 }
 
 /// A storage request whose entry is well-formed.
@@ -74,7 +94,14 @@ impl Request {
     /// [`Status::Unsupported`] or [`Status::BadSegments`].
     pub fn parse(entry: &Submission, features: u64) -> Result<Self, Status> {
         let command = parse_command(entry, features)?;
-        let layout = parse_layout(entry, features)?;
+        let layout = match command {
+            Command::Read | Command::Write { .. } | Command::Flush => {
+                parse_segments(entry, features)?
+            }
+            Command::Discard | Command::SecureErase | Command::WriteZeroes { .. } => {
+                parse_range(entry)?
+            }
+        };
         let empty = matches!(layout, Layout::Inline(0));
         if (command == Command::Flush) != empty {
             return Err(Status::BadSegments);
@@ -87,39 +114,37 @@ impl Request {
         })
     }
 
-    /// Checks the request, whose segments have `bytes` in all, against its LUN.
+    /// Checks the request, whose segments have `bytes` in all, against its LUN, and returns how many sectors it is
+    /// about.
     ///
     /// # Errors
     ///
-    /// [`Status::ReadOnly`], [`Status::OutOfRange`] or [`Status::BadSegments`].
-    pub fn check(&self, bytes: u32, lun: &LunInfo) -> Result<(), Status> {
+    /// [`Status::ReadOnly`], [`Status::Unsupported`], [`Status::OutOfRange`] or [`Status::BadSegments`].
+    pub fn check(&self, bytes: u32, lun: &LunInfo) -> Result<u32, Status> {
         if self.command != Command::Read && lun.flags & lun_flags::READ_ONLY != 0 {
             return Err(Status::ReadOnly);
         }
-        if self.command == Command::Flush {
-            return if self.sector == 0 {
-                Ok(())
-            } else {
-                Err(Status::OutOfRange)
-            };
+        match (self.layout, self.command.most_sectors(lun)) {
+            (Layout::Range(_), Some(0)) => Err(Status::Unsupported),
+            (Layout::Range(sectors), Some(most)) => match u32::try_from(sectors) {
+                Ok(sectors) if sectors != 0 && sectors <= most => self.inside(sectors, lun),
+                _ => Err(Status::OutOfRange),
+            },
+            _ if self.command == Command::Flush && self.sector == 0 => Ok(0),
+            _ if self.command == Command::Flush => Err(Status::OutOfRange),
+            _ if bytes > lun.max_bytes => Err(Status::BadSegments),
+            _ if u64::from(bytes) % SECTOR_SIZE != 0 => Err(Status::OutOfRange),
+            _ => self.inside(bytes / SECTOR_SIZE as u32, lun),
         }
-        if bytes > lun.max_bytes {
-            return Err(Status::BadSegments);
-        }
-        let block = u64::from(lun.logical_block);
+    }
+
+    /// Returns `sectors` if so many from the first on are whole logical blocks of the LUN.
+    fn inside(&self, sectors: u32, lun: &LunInfo) -> Result<u32, Status> {
+        let block = u64::from(lun.logical_block) / SECTOR_SIZE;
         let whole = |value: u64| value.checked_rem(block) == Some(0);
-        let start = self
-            .sector
-            .checked_mul(SECTOR_SIZE)
-            .ok_or(Status::OutOfRange)?;
-        let end = self
-            .sector
-            .checked_add(u64::from(bytes) / SECTOR_SIZE)
-            .ok_or(Status::OutOfRange)?;
-        if whole(start) && whole(u64::from(bytes)) && end <= lun.sectors {
-            Ok(())
-        } else {
-            Err(Status::OutOfRange)
+        match self.sector.checked_add(u64::from(sectors)) {
+            Some(end) if whole(self.sector) && whole(end) && end <= lun.sectors => Ok(sectors),
+            _ => Err(Status::OutOfRange),
         }
     }
 }
@@ -131,11 +156,29 @@ fn parse_command(entry: &Submission, offered: u64) -> Result<Command, Status> {
         (opcode::WRITE, 0) => Ok(Command::Write { fua: false }),
         (opcode::WRITE, flags::FUA) if has(features::FUA) => Ok(Command::Write { fua: true }),
         (opcode::FLUSH, 0) if has(features::FLUSH) => Ok(Command::Flush),
+        (opcode::DISCARD, 0) if has(features::RANGES) => Ok(Command::Discard),
+        (opcode::SECURE_ERASE, 0) if has(features::RANGES) => Ok(Command::SecureErase),
+        (opcode::WRITE_ZEROES, 0 | flags::KEEP) if has(features::RANGES) => {
+            Ok(Command::WriteZeroes {
+                keep: entry.flags == flags::KEEP,
+            })
+        }
         _ => Err(Status::Unsupported),
     }
 }
 
-fn parse_layout(entry: &Submission, offered: u64) -> Result<Layout, Status> {
+/// The number of sectors of a command that has no segments: it stands where the first one would have its address.
+fn parse_range(entry: &Submission) -> Result<Layout, Status> {
+    let [first, second, third] = entry.inline;
+    let unused = first.len == 0 && first.flags == 0 && [second, third] == [Segment::ZERO; 2];
+    if entry.segments == 0 && unused {
+        Ok(Layout::Range(first.addr))
+    } else {
+        Err(Status::BadSegments)
+    }
+}
+
+fn parse_segments(entry: &Submission, offered: u64) -> Result<Layout, Status> {
     let segments = usize::from(entry.segments);
     let unused = |from: usize| {
         entry
@@ -172,62 +215,11 @@ fn parse_layout(entry: &Submission, offered: u64) -> Result<Layout, Status> {
     }
 }
 
-/// Checks a request's segments one by one and sums them up.
-pub struct Segments {
-    flags: u32,
-    align: u32,
-    bytes: u32,
-}
-
-impl Segments {
-    /// For a request of this command to this LUN.
-    pub fn new(command: Command, lun: &LunInfo) -> Self {
-        let flags = match command.access() {
-            Access::DeviceWrites => segment_flags::DEVICE_WRITES,
-            Access::DeviceReads => 0,
-        };
-        Self {
-            flags,
-            align: lun.segment_align,
-            bytes: 0,
-        }
-    }
-
-    /// Adds a segment and returns its address and length, to be translated.
-    ///
-    /// # Errors
-    ///
-    /// [`Status::BadSegments`]: empty, against the command's direction, unaligned, or too much in all.
-    pub fn add(&mut self, segment: &Segment) -> Result<(GuestAddr, u32), Status> {
-        let aligned = |value: u64| value.checked_rem(u64::from(self.align)) == Some(0);
-        let sum = self
-            .bytes
-            .checked_add(segment.len)
-            .filter(|sum| *sum <= MAX_REQUEST_BYTES);
-        match sum {
-            Some(sum)
-                if segment.len != 0
-                    && segment.flags == self.flags
-                    && aligned(segment.addr)
-                    && aligned(u64::from(segment.len)) =>
-            {
-                self.bytes = sum;
-                Ok((GuestAddr(segment.addr), segment.len))
-            }
-            _ => Err(Status::BadSegments),
-        }
-    }
-
-    /// Bytes of all segments that were added.
-    pub const fn bytes(&self) -> u32 {
-        self.bytes
-    }
-}
-
 #[cfg_attr(avio_kunit, kernel::macros::kunit_tests(avio_request))]
 #[cfg(any(test, avio_kunit))]
 mod tests {
     use super::*;
+    use avio_abi::ring::MAX_REQUEST_BYTES;
 
     fn lun() -> LunInfo {
         LunInfo {
@@ -238,6 +230,9 @@ mod tests {
             max_bytes: MAX_REQUEST_BYTES,
             max_segments: MAX_SEGMENTS,
             segment_align: 512,
+            max_discard: 64,
+            max_secure_erase: 32,
+            max_write_zeroes: 16,
             ..LunInfo::ZERO
         }
     }
@@ -263,7 +258,7 @@ mod tests {
     #[test]
     fn s3_unknown_opcodes_and_flags_are_unsupported() {
         let data = segment(0, 512, segment_flags::DEVICE_WRITES);
-        for op in [0, 4, 77, 255] {
+        for op in [0, 7, 77, 255] {
             let entry = Submission {
                 opcode: op,
                 ..read(1, [data, NONE, NONE])
@@ -360,46 +355,6 @@ mod tests {
     }
 
     #[test]
-    fn r5_r6_segments_that_are_empty_or_go_the_wrong_way_are_refused() {
-        let write = segment_flags::DEVICE_WRITES;
-        let mut reading = Segments::new(Command::Read, &lun());
-        assert!(reading.add(&segment(512, 512, write)).is_ok());
-        for bad in [
-            segment(512, 0, write),
-            segment(512, 512, 0),
-            segment(512, 512, write | segment_flags::LIST),
-        ] {
-            assert_eq!(reading.add(&bad), Err(Status::BadSegments));
-        }
-        let mut writing = Segments::new(Command::Write { fua: false }, &lun());
-        assert!(writing.add(&segment(512, 512, 0)).is_ok());
-        assert_eq!(
-            writing.add(&segment(512, 512, write)),
-            Err(Status::BadSegments)
-        );
-        assert_eq!(reading.bytes(), 512);
-    }
-
-    #[test]
-    fn r7_the_sum_of_segments_is_bounded() {
-        let mut sum = Segments::new(Command::Write { fua: false }, &lun());
-        assert!(sum.add(&segment(0, MAX_REQUEST_BYTES, 0)).is_ok());
-        assert_eq!(sum.add(&segment(0, 512, 0)), Err(Status::BadSegments));
-        assert_eq!(
-            sum.add(&segment(0, u32::MAX & !511, 0)),
-            Err(Status::BadSegments)
-        );
-        assert_eq!(sum.bytes(), MAX_REQUEST_BYTES);
-    }
-
-    #[test]
-    fn segments_must_be_aligned_as_the_lun_says() {
-        let mut sum = Segments::new(Command::Write { fua: false }, &lun());
-        assert_eq!(sum.add(&segment(8, 512, 0)), Err(Status::BadSegments));
-        assert_eq!(sum.add(&segment(0, 520, 0)), Err(Status::BadSegments));
-    }
-
-    #[test]
     fn s1_requests_stay_inside_the_lun() {
         let at = |sector: u64| Request {
             command: Command::Read,
@@ -407,8 +362,8 @@ mod tests {
             sector,
             layout: Layout::Inline(1),
         };
-        assert_eq!(at(0).check(1000 * 512 - 512, &lun()), Ok(()));
-        assert_eq!(at(999).check(512, &lun()), Ok(()));
+        assert_eq!(at(0).check(1000 * 512 - 512, &lun()), Ok(999));
+        assert_eq!(at(999).check(512, &lun()), Ok(1));
         for sector in [1000, 1001, u64::MAX, u64::MAX / 512, 1 << 55] {
             assert_eq!(at(sector).check(512, &lun()), Err(Status::OutOfRange));
         }
@@ -419,7 +374,7 @@ mod tests {
         };
         assert_eq!(at(1).check(4096, &large_blocks), Err(Status::OutOfRange));
         assert_eq!(at(8).check(512, &large_blocks), Err(Status::OutOfRange));
-        assert_eq!(at(8).check(4096, &large_blocks), Ok(()));
+        assert_eq!(at(8).check(4096, &large_blocks), Ok(8));
         assert_eq!(
             at(0).check(
                 4096,
@@ -442,6 +397,9 @@ mod tests {
             Command::Write { fua: true },
             Command::Write { fua: false },
             Command::Flush,
+            Command::Discard,
+            Command::SecureErase,
+            Command::WriteZeroes { keep: false },
         ] {
             let request = Request {
                 command,
@@ -450,6 +408,121 @@ mod tests {
                 layout: Layout::Inline(1),
             };
             assert_eq!(request.check(512, &read_only), Err(Status::ReadOnly));
+        }
+    }
+
+    const RANGES: [(u8, Command, u64); 3] = [
+        (opcode::DISCARD, Command::Discard, 64),
+        (opcode::SECURE_ERASE, Command::SecureErase, 32),
+        (
+            opcode::WRITE_ZEROES,
+            Command::WriteZeroes { keep: false },
+            16,
+        ),
+    ];
+
+    fn range(op: u8, sector: u64, sectors: u64) -> Submission {
+        Submission {
+            opcode: op,
+            sector,
+            ..read(0, [segment(sectors, 0, 0), NONE, NONE])
+        }
+    }
+
+    fn checked(entry: &Submission, lun: &LunInfo) -> Result<u32, Status> {
+        Request::parse(entry, features::ALL)?.check(0, lun)
+    }
+
+    #[test]
+    fn s5_ranges_are_held_to_the_luns_limits() {
+        for (op, command, most) in RANGES {
+            let entry = range(op, 8, most);
+            let request = Request::parse(&entry, features::ALL).unwrap();
+            assert_eq!(request.command, command);
+            assert_eq!(checked(&entry, &lun()), Ok(most as u32));
+            for sectors in [0, most + 1, 1 << 32, (1 << 32) + 1, u64::MAX] {
+                assert_eq!(
+                    checked(&range(op, 8, sectors), &lun()),
+                    Err(Status::OutOfRange)
+                );
+            }
+            let none = LunInfo {
+                max_discard: 0,
+                max_secure_erase: 0,
+                max_write_zeroes: 0,
+                ..lun()
+            };
+            assert_eq!(checked(&entry, &none), Err(Status::Unsupported));
+        }
+    }
+
+    #[test]
+    fn s1_ranges_stay_inside_the_lun_and_are_whole_blocks() {
+        for (op, ..) in RANGES {
+            assert_eq!(checked(&range(op, 999, 1), &lun()), Ok(1));
+            for sector in [1000, u64::MAX, u64::MAX - 7] {
+                assert_eq!(
+                    checked(&range(op, sector, 8), &lun()),
+                    Err(Status::OutOfRange)
+                );
+            }
+            let large_blocks = LunInfo {
+                logical_block: 4096,
+                ..lun()
+            };
+            assert_eq!(checked(&range(op, 8, 8), &large_blocks), Ok(8));
+            assert_eq!(
+                checked(&range(op, 8, 9), &large_blocks),
+                Err(Status::OutOfRange)
+            );
+            assert_eq!(
+                checked(&range(op, 4, 8), &large_blocks),
+                Err(Status::OutOfRange)
+            );
+        }
+    }
+
+    #[test]
+    fn s3_ranges_have_no_segments_and_only_zeroes_are_kept() {
+        for (op, command, _) in RANGES {
+            let entry = range(op, 0, 8);
+            let bad = [
+                Submission {
+                    segments: 1,
+                    ..entry
+                },
+                Submission {
+                    inline: [segment(8, 512, 0), NONE, NONE],
+                    ..entry
+                },
+                Submission {
+                    inline: [segment(8, 0, segment_flags::LIST), NONE, NONE],
+                    ..entry
+                },
+                Submission {
+                    inline: [segment(8, 0, 0), NONE, segment(1, 0, 0)],
+                    ..entry
+                },
+            ];
+            for entry in &bad {
+                assert_eq!(checked(entry, &lun()), Err(Status::BadSegments));
+            }
+            assert_eq!(
+                Request::parse(&entry, features::ALL & !features::RANGES),
+                Err(Status::Unsupported)
+            );
+            let kept = Submission {
+                flags: flags::KEEP,
+                ..entry
+            };
+            let expected = match command {
+                Command::WriteZeroes { .. } => Ok(Command::WriteZeroes { keep: true }),
+                _ => Err(Status::Unsupported),
+            };
+            assert_eq!(
+                Request::parse(&kept, features::ALL).map(|request| request.command),
+                expected
+            );
         }
     }
 }

@@ -6,7 +6,7 @@
 
 #[cfg(avio_kernel)]
 mod imp {
-    use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+    use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 
     /// A 32-bit atomic counter.
     pub struct AtomicU32(Atomic<u32>);
@@ -27,6 +27,10 @@ mod imp {
         /// Replaces it and returns what it was; later accesses stay behind.
         pub fn swap_acquire(&self, value: u32) -> u32 {
             self.0.xchg(value, Acquire)
+        }
+        /// Replaces it if it is `old`, with full ordering; whether it was.
+        pub fn replace(&self, old: u32, new: u32) -> bool {
+            self.0.cmpxchg(old, new, Full).is_ok()
         }
         /// Writes it; earlier accesses stay before.
         pub fn store_release(&self, value: u32) {
@@ -68,6 +72,12 @@ mod imp {
         pub fn swap_acquire(&self, value: u32) -> u32 {
             self.0.swap(value, Ordering::Acquire)
         }
+        /// Replaces it if it is `old`, with full ordering; whether it was.
+        pub fn replace(&self, old: u32, new: u32) -> bool {
+            self.0
+                .compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+        }
         /// Writes it; earlier accesses stay before.
         pub fn store_release(&self, value: u32) {
             self.0.store(value, Ordering::Release)
@@ -77,10 +87,15 @@ mod imp {
 
 pub use imp::AtomicU32;
 
-/// Whether a tag is in flight.
+const CLAIMED: u32 = 1 << 0;
+const ABORTED: u32 = 1 << 1;
+const LUN_SHIFT: u32 = 16;
+
+/// Whether a tag is in flight, on which LUN, and whether it is to be aborted.
 ///
 /// The device claims a tag when it takes a request and releases it before it posts the completion, so that a driver
-/// that has seen the completion can use the tag again.
+/// that has seen the completion can use the tag again. All is one word: an abort that races with the completion and
+/// with the next use of the tag never marks a request of another LUN, and no mark outlives its request.
 pub struct InFlight(AtomicU32);
 
 impl InFlight {
@@ -95,9 +110,26 @@ impl InFlight {
         Self(AtomicU32::new(0))
     }
 
-    /// Marks the tag as in flight; `false` if it was so already.
-    pub fn claim(&self) -> bool {
-        self.0.swap_acquire(1) == 0
+    /// Marks the tag as in flight on this LUN; `false` if it was in flight already.
+    pub fn claim(&self, lun: u16) -> bool {
+        self.0.swap_acquire(claimed(lun)) == 0
+    }
+
+    /// Marks the request as one to be aborted; `false` if the tag is not in flight on this LUN.
+    pub fn abort(&self, lun: u16) -> bool {
+        match self.0.load_relaxed() {
+            0 => false,
+            _ => self.0.replace(claimed(lun), claimed(lun) | ABORTED) || self.aborted_on(lun),
+        }
+    }
+
+    fn aborted_on(&self, lun: u16) -> bool {
+        self.0.load_relaxed() == claimed(lun) | ABORTED
+    }
+
+    /// Whether the request is to be aborted.
+    pub fn aborted(&self) -> bool {
+        self.0.load_relaxed() & ABORTED != 0
     }
 
     /// Marks the tag as free.
@@ -106,8 +138,43 @@ impl InFlight {
     }
 }
 
+const fn claimed(lun: u16) -> u32 {
+    (lun as u32) << LUN_SHIFT | CLAIMED
+}
+
 impl Default for InFlight {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg_attr(avio_kunit, kernel::macros::kunit_tests(avio_tags))]
+#[cfg(any(all(test, not(loom)), avio_kunit))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r8_a_tag_is_claimed_once() {
+        let tag = InFlight::new();
+        assert!(tag.claim(0));
+        assert!(!tag.claim(0));
+        tag.release();
+        assert!(tag.claim(7));
+    }
+
+    #[test]
+    fn s10_an_abort_marks_what_is_in_flight_on_its_lun_and_nothing_later() {
+        let tag = InFlight::new();
+        assert!(!tag.abort(3));
+        assert!(tag.claim(3));
+        assert!(!tag.abort(4));
+        assert!(!tag.aborted());
+        assert!(tag.abort(3));
+        assert!(tag.abort(3));
+        assert!(tag.aborted());
+        tag.release();
+        assert!(!tag.abort(3));
+        assert!(tag.claim(3));
+        assert!(!tag.aborted());
     }
 }

@@ -298,7 +298,7 @@ fn rounds(flaw: Flaw, requests: u32, preemptions: usize) {
                         "a torn or stale entry"
                     );
                     let tag = &tags[usize::from(entry.tag)];
-                    assert!(tag.claim(), "a tag that the driver was given back");
+                    assert!(tag.claim(0), "a tag that the driver was given back");
                     tag.release();
                     writer.post(
                         &*memory,
@@ -368,7 +368,7 @@ fn reuse(flaw: Flaw) {
                 .take(&*memory, || 0)
                 .expect("a legal driver")
                 .is_some());
-            assert!(tags[usize::from(tag)].claim());
+            assert!(tags[usize::from(tag)].claim(0));
         }
 
         let completers = [0, 1].map(|tag: u16| {
@@ -399,7 +399,7 @@ fn reuse(flaw: Flaw) {
                 };
                 assert_eq!(entry.sector, request(1, 0).sector);
                 assert!(
-                    tags[usize::from(entry.tag)].claim(),
+                    tags[usize::from(entry.tag)].claim(0),
                     "a tag that the driver was given back"
                 );
                 REUSED.store(true, std::sync::atomic::Ordering::Relaxed);

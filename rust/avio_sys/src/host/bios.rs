@@ -4,20 +4,23 @@
 //!
 //! A [`Bios`] has a place for each request that can be in flight. One thread at a time submits, by way of a [`Batch`];
 //! requests end in any context, interrupts included. Guest memory can be exchanged between batches, when nothing is
-//! in flight; a request in flight therefore needs no reference of its own to the memory, nor to the block device,
-//! which the owner keeps.
+//! in flight; a request in flight therefore needs no reference of its own to the memory, nor to the disk, which waits
+//! for it.
+//!
+//! A bio belongs to the cgroup of the thread that makes it. That is the submitter, a thread of the VMM's process.
 
-use super::block_file::BlockFile;
+use super::disk::{Entered, Lane};
 use super::drain::InFlight;
+use super::flight::{Flight, Op};
 use super::pinned::PinnedMemory;
 use avio_bindings as bindings;
-use avio_core::memory::{bio_part, Access, BadAddress, GuestAddr, Piece};
+use avio_core::cut::Piece;
+use avio_core::memory::{Access, BadAddress, GuestAddr};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr;
-use kernel::alloc::{KVVec, KVec};
+use kernel::alloc::KVVec;
 use kernel::error::code::*;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -30,58 +33,29 @@ use kernel::sync::{Arc, Mutex};
 const MAX_PIECES: usize = 2 * avio_abi::ring::MAX_SEGMENTS as usize
     + (avio_abi::ring::MAX_REQUEST_BYTES as u64 / avio_abi::PAGE_SIZE) as usize;
 
-/// Most pieces in one bio.
-const BIO_PIECES: usize = 256;
-
-/// What a request does to the block device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Blocks to memory.
-    Read,
-    /// Memory to blocks.
-    Write {
-        /// Durable when done.
-        fua: bool,
-    },
-    /// Make the device's cache durable.
-    Flush,
-}
-
-impl Op {
-    const fn opf(self) -> u32 {
-        const SYNC: u32 =
-            1 << bindings::req_flag_bits___REQ_SYNC | 1 << bindings::req_flag_bits___REQ_IDLE;
-        let write = bindings::req_op_REQ_OP_WRITE as u32 | SYNC;
-        match self {
-            Self::Read => bindings::req_op_REQ_OP_READ as u32,
-            Self::Write { fua: false } => write,
-            Self::Write { fua: true } => write | 1 << bindings::req_flag_bits___REQ_FUA,
-            Self::Flush => write | 1 << bindings::req_flag_bits___REQ_PREFLUSH,
-        }
-    }
-}
-
 /// Who has requests carried out.
 pub trait BioOwner: Send + Sync + 'static {
-    /// The block device of a LUN. It must stay the same as long as the owner lives.
-    fn disk(&self, lun: u16) -> Option<&BlockFile>;
+    /// What is counted in each lane of a disk.
+    type Counters: Send + Sync + 'static;
 
-    /// The request in `place` has ended, well or with an error. Runs in any context; must not sleep.
-    fn ended(&self, place: u32, result: Result);
+    /// The request in `place` has ended, well or with an error, on the lane of a disk that has these counters. Runs in
+    /// any context; must not sleep.
+    fn ended(&self, place: u32, counters: &Self::Counters, result: Result);
 }
 
 /// A request that may be in flight.
-struct Place {
+pub(super) struct Place {
     /// The bios that have not ended, and one for the submitter while it still makes them.
-    left: Atomic<i32>,
+    pub(super) left: Atomic<i32>,
     /// The errno of a bio that failed, or zero.
-    errno: Atomic<i32>,
+    pub(super) errno: Atomic<i32>,
     index: u32,
-    /// The [`Bios`] that this belongs to. Written by the submitter while nothing is in flight here.
-    bios: UnsafeCell<*const c_void>,
+    /// The [`Bios`] that this belongs to, and the disk's [`Lane`]. Written by the submitter while nothing is in flight
+    /// here.
+    to: UnsafeCell<(*const c_void, *const c_void)>,
 }
 
-// SAFETY: `bios` is written only by who has won `left` from zero, and read only by bios that were submitted later.
+// SAFETY: `to` is written only by who has won `left` from zero, and read only by bios that were submitted later.
 unsafe impl Send for Place {}
 // SAFETY: As above.
 unsafe impl Sync for Place {}
@@ -99,7 +73,7 @@ pub struct Bios<O: BioOwner> {
 struct Submitter {
     memory: Arc<PinnedMemory>,
     /// What the next request consists of. Its pieces were translated by `memory`.
-    pieces: KVec<Piece>,
+    pieces: KVVec<Piece>,
 }
 
 impl<O: BioOwner> Bios<O> {
@@ -112,11 +86,11 @@ impl<O: BioOwner> Bios<O> {
                     left: Atomic::new(0),
                     errno: Atomic::new(0),
                     index,
-                    bios: UnsafeCell::new(ptr::null()),
+                    to: UnsafeCell::new((ptr::null(), ptr::null())),
                 };
                 all.push(place, GFP_KERNEL_ACCOUNT)?;
             }
-            Ok((all, KVec::with_capacity(MAX_PIECES, GFP_KERNEL_ACCOUNT)?))
+            Ok((all, KVVec::with_capacity(MAX_PIECES, GFP_KERNEL_ACCOUNT)?))
         };
         pin_init::pin_init_scope(move || {
             let (places, pieces) = room()?;
@@ -140,14 +114,26 @@ impl<O: BioOwner> Bios<O> {
     }
 
     /// One of a request's bios has ended, or its submitter is done. The last one to say so ends the request.
-    fn one_ended(&self, place: &Place) {
+    ///
+    /// # Safety
+    ///
+    /// `place` is one that [`Batch::submit`] has won, with an `O` of the type of its [`Bios`], and that counts this bio
+    /// or submitter.
+    pub(super) unsafe fn one_ended(place: &Place) {
         if place.left.fetch_sub(1, Full) != 1 {
             return;
         }
         let result = kernel::error::to_result(place.errno.load(Relaxed));
-        self.owner.ended(place.index, result);
-        // The last access to `self`: whoever waits for this may free it.
-        self.in_flight.leave();
+        // SAFETY: Both pointers were written when the place was won. The `Bios` waits for `in_flight` before it goes,
+        // and the disk of the lane for those on the lane: this request is counted by both.
+        let (bios, lane) = unsafe {
+            let (bios, lane) = *place.to.get();
+            (&*bios.cast::<Self>(), &*lane.cast::<Lane<O::Counters>>())
+        };
+        bios.owner.ended(place.index, lane.counters(), result);
+        // The last access to the lane, and then to `bios`: whoever waits for these may free them.
+        lane.leave();
+        bios.in_flight.leave();
     }
 
     /// Begins to submit requests. Sleeps while another batch is open.
@@ -156,12 +142,6 @@ impl<O: BioOwner> Bios<O> {
             bios: self,
             submitter: self.submitter.lock(),
         }
-    }
-
-    /// Waits, while nobody can submit, until nothing is in flight. Sleeps.
-    pub fn drain(&self) {
-        let _submitter = self.submitter.lock();
-        self.in_flight.wait();
     }
 
     /// Replaces guest memory, after all requests that use the old one have ended. Sleeps.
@@ -225,132 +205,33 @@ impl<O: BioOwner> Batch<'_, O> {
         Ok(())
     }
 
-    /// Submits a request made of what was gathered since [`clear`](Self::clear), which must have been for the access
-    /// that `op` has. [`BioOwner::ended`] is called when it has ended, perhaps before this returns.
+    /// Submits a request to the disk that it has entered, made of what was gathered since [`clear`](Self::clear), which
+    /// must have been for the access that `op` has. [`BioOwner::ended`] is called when it has ended, perhaps before
+    /// this returns.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such place or LUN; then nothing was submitted.
-    pub fn submit(&mut self, place: u32, lun: u16, op: Op, sector: u64) -> Result {
+    /// `EINVAL` if there is no such place, or it is taken; then nothing was submitted.
+    pub fn submit(
+        &mut self,
+        place: u32,
+        entered: Entered<'_, O::Counters>,
+        op: Op,
+        sector: u64,
+    ) -> Result {
         let bios = self.bios;
         let slot = bios.places.get(place as usize).ok_or(EINVAL)?;
-        let disk = bios.owner.disk(lun).ok_or(EINVAL)?;
         if slot.left.cmpxchg(0, 1, Full).is_err() {
             return Err(EINVAL);
         }
+        let (file, lane) = entered.into_parts();
         slot.errno.store(0, Relaxed);
         // SAFETY: We have won the place, and nothing of it is in flight that could read the field.
-        unsafe { *slot.bios.get() = ptr::from_ref(bios).cast() };
+        unsafe { *slot.to.get() = (ptr::from_ref(bios).cast(), ptr::from_ref(lane).cast()) };
         bios.in_flight.enter();
-        let mut flight = Flight::<O> {
-            slot,
-            disk,
-            op,
-            sector,
-            owner: PhantomData,
-        };
-        flight.send(&mut self.submitter.pieces);
-        bios.one_ended(slot);
+        Flight::<O>::new(slot, file, op, sector).send(&mut self.submitter.pieces);
+        // SAFETY: The place was won above, and `left` counts us since then.
+        unsafe { Bios::<O>::one_ended(slot) };
         Ok(())
     }
-}
-
-/// A request that is being submitted, bio by bio.
-struct Flight<'a, O: BioOwner> {
-    slot: &'a Place,
-    disk: &'a BlockFile,
-    op: Op,
-    sector: u64,
-    owner: PhantomData<O>,
-}
-
-impl<O: BioOwner> Flight<'_, O> {
-    /// Submits everything, in as many bios as it takes.
-    fn send(&mut self, pieces: &mut [Piece]) {
-        let block = self.disk.logical_block();
-        let mut from = 0usize;
-        loop {
-            let rest = pieces.get_mut(from..).unwrap_or(&mut []);
-            let part = bio_part(rest, BIO_PIECES, block);
-            let Some((part, cut)) =
-                part.and_then(|(count, cut)| Some((rest.get_mut(..count)?, cut)))
-            else {
-                self.slot.errno.store(EIO.to_errno(), Relaxed);
-                return;
-            };
-            if !self.send_one(part, cut) {
-                return;
-            }
-            from = from.saturating_add(part.len());
-            if let Some(last) = part.last_mut().filter(|_| cut != 0) {
-                // What was cut off is the first piece of the next bio.
-                *last = last.tail(last.len.saturating_sub(cut));
-                from = from.saturating_sub(1);
-            }
-            if from >= pieces.len() {
-                return;
-            }
-        }
-    }
-
-    /// Submits one bio of these pieces, the last of them shortened by `cut` bytes; `false` if the block layer does not
-    /// take them, and the request has failed.
-    fn send_one(&mut self, pieces: &[Piece], cut: u32) -> bool {
-        let place = ptr::from_ref(self.slot).cast_mut().cast();
-        let vecs = u16::try_from(pieces.len()).unwrap_or(u16::MAX);
-        // SAFETY: The device is open. `end_io` gets the place back, which outlives the bio, as does the `Bios` that it
-        // names: that waits for `in_flight` before it goes. With GFP_NOIO and so few vectors the allocation waits, it
-        // does not fail.
-        let bio = unsafe {
-            bindings::avio_bio_alloc(
-                self.disk.as_ptr(),
-                vecs,
-                self.op.opf(),
-                self.sector,
-                Some(end_io::<O>),
-                place,
-            )
-        };
-        self.slot.left.fetch_add(1, Relaxed);
-        for (index, piece) in pieces.iter().enumerate() {
-            let last = index.saturating_add(1) == pieces.len();
-            let len = piece.len.saturating_sub(if last { cut } else { 0 });
-            // SAFETY: The bio is ours until it is submitted. The frames are pinned, and stay so until the request has
-            // ended, because memory is exchanged or dropped only when nothing is in flight.
-            if !unsafe { bindings::avio_bio_add_frame(bio, piece.frame, len, piece.offset) } {
-                // SAFETY: The bio is ours and was not submitted; its `end_io` runs here.
-                unsafe {
-                    (*bio).bi_status = bindings::errno_to_blk_status(EIO.to_errno());
-                    bindings::bio_endio(bio);
-                }
-                return false;
-            }
-            self.sector = self
-                .sector
-                .saturating_add(u64::from(len) / avio_abi::SECTOR_SIZE);
-        }
-        // SAFETY: The bio is complete, and now belongs to the block layer.
-        unsafe { bindings::submit_bio(bio) };
-        true
-    }
-}
-
-/// A bio has ended. Runs in any context.
-///
-/// # Safety
-///
-/// `bio` was made by [`Flight::send_one`] with this `O`, and has ended.
-unsafe extern "C" fn end_io<O: BioOwner>(bio: *mut bindings::bio) {
-    // SAFETY: By the function's requirement the bio is ours again, and carries a place of a `Bios<O>`, both of which
-    // stay until `in_flight` counts this request no more.
-    let (place, bios, errno) = unsafe {
-        let place = &*(*bio).bi_private.cast::<Place>();
-        let errno = bindings::blk_status_to_errno((*bio).bi_status);
-        bindings::bio_put(bio);
-        (place, &*(*place.bios.get()).cast::<Bios<O>>(), errno)
-    };
-    if errno != 0 {
-        place.errno.store(errno, Relaxed);
-    }
-    bios.one_ended(place);
 }

@@ -2,6 +2,7 @@
 
 //! An open block device, taken from a descriptor of the calling process.
 
+use super::flight::MAX_RANGE_SECTORS;
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_bindings as bindings;
 use core::ptr::NonNull;
@@ -68,6 +69,12 @@ impl BlockFile {
     pub fn info(&self) -> LunInfo {
         let bdev = self.as_ptr();
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let block_sectors = (self.logical_block() / avio_abi::SECTOR_SIZE as u32).max(1);
+        // Whole blocks, and no more than one bio can name.
+        let range = |most: u32| {
+            let most = most.min(MAX_RANGE_SECTORS);
+            most.saturating_sub(most.checked_rem(block_sectors).unwrap_or(most))
+        };
         // SAFETY: By the type's invariant the device is open, so that its queue and limits exist.
         unsafe {
             LunInfo {
@@ -88,6 +95,10 @@ impl BlockFile {
                     .saturating_add(1)
                     .max(512)
                     .max(bindings::avio_bdev_logical_block(bdev)),
+                max_discard: range(bindings::avio_bdev_max_discard(bdev)),
+                discard_granularity: bindings::avio_bdev_discard_granularity(bdev),
+                max_secure_erase: range(bindings::avio_bdev_max_secure_erase(bdev)),
+                max_write_zeroes: range(bindings::avio_bdev_max_write_zeroes(bdev)),
                 ..LunInfo::default()
             }
         }

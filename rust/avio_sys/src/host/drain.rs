@@ -3,7 +3,7 @@
 //! A count of things in flight that can be waited out.
 
 use avio_bindings as bindings;
-use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::atomic::{Acquire, Atomic, Full};
 
 /// A count of things in flight.
 #[repr(transparent)]
@@ -14,9 +14,9 @@ impl InFlight {
         Self(Atomic::new(0))
     }
 
-    /// One more. The caller sees to it that nobody waits meanwhile, or does not care.
+    /// One more, fully ordered. The caller sees to it that nobody waits meanwhile, or does not care.
     pub(super) fn enter(&self) {
-        self.0.fetch_add(1, Relaxed);
+        self.0.fetch_add(1, Full);
     }
 
     /// One less. This is the last access to the counter: a waiter may free it at once.
@@ -32,9 +32,9 @@ impl InFlight {
         unsafe { bindings::avio_wait_zero(self.as_ptr()) }
     }
 
-    /// How many there are.
+    /// How many there are. Who reads zero sees all that the last one did.
     pub(super) fn count(&self) -> u32 {
-        self.0.load(Relaxed).unsigned_abs()
+        self.0.load(Acquire).unsigned_abs()
     }
 
     fn as_ptr(&self) -> *mut bindings::atomic_t {

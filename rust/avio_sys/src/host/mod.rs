@@ -5,16 +5,22 @@
 mod bios;
 mod block_file;
 mod debug_file;
+mod disk;
 mod drain;
 mod eventfd;
+mod flight;
 mod pinned;
 mod queue_map;
+mod time;
 mod worker;
 
-pub use bios::{Batch, BioOwner, Bios, Op};
+pub use bios::{Batch, BioOwner, Bios};
 pub use block_file::BlockFile;
 pub use debug_file::{DebugFile, DebugRoot, Show};
+pub use disk::{Disk, Entered};
 pub use eventfd::{Call, Kick};
+pub use flight::Op;
 pub use pinned::{PinError, PinnedMemory};
 pub use queue_map::MappedQueue;
+pub use time::{alone, now_ns, relax, wait_until};
 pub use worker::{More, Serve, Worker};

@@ -21,6 +21,8 @@ pub enum More {
     Yes,
     /// No: sleep until the next kick.
     No,
+    /// Not before so many nanoseconds, or the next kick.
+    In(u64),
 }
 
 /// What a worker does.
@@ -36,6 +38,8 @@ struct Inner<T> {
     /// Zero until [`Worker::go`].
     going: Atomic<i32>,
     kicks: Atomic<u64>,
+    /// How long to sleep at most, or zero. Only the thread uses it.
+    sleep: Atomic<u64>,
     serve: Arc<T>,
 }
 
@@ -68,6 +72,7 @@ impl<T: Serve> Worker<T> {
                 pending: Atomic::new(0),
                 going: Atomic::new(0),
                 kicks: Atomic::new(0),
+                sleep: Atomic::new(0),
                 serve,
             },
             GFP_KERNEL,
@@ -108,9 +113,15 @@ impl<T: Serve> Worker<T> {
 
     /// Lets the thread serve, and has it look at once.
     pub fn go(&self) {
+        // SAFETY: By the type's invariant `inner` is alive; only its atomics are touched.
+        unsafe { (*self.inner).going.store(1, Release) };
+        self.wake();
+    }
+
+    /// Has the thread look at once.
+    pub fn wake(&self) {
         // SAFETY: By the type's invariant `inner` is alive; its atomics are touched, and its task, which runs.
         unsafe {
-            (*self.inner).going.store(1, Release);
             (*self.inner).pending.store(1, Release);
             bindings::avio_task_wake((*self.inner).task);
         }
@@ -142,11 +153,12 @@ impl<T: Serve> Drop for Worker<T> {
 /// `arg` is an `Inner<T>` that is alive.
 unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
     // SAFETY: By the function's requirement. `task` is not touched here.
-    let (pending, going, serve) = unsafe {
+    let (pending, going, sleep, serve) = unsafe {
         let inner = arg.cast::<Inner<T>>();
         (
             &*ptr::addr_of!((*inner).pending),
             &*ptr::addr_of!((*inner).going),
+            &*ptr::addr_of!((*inner).sleep),
             &*ptr::addr_of!((*inner).serve),
         )
     };
@@ -156,11 +168,28 @@ unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
     // The thread's state is TASK_INTERRUPTIBLE since before this read, and a kick sets the flag before it wakes: a
     // kick that comes after the read turns the coming sleep into none.
     if pending.load(Acquire) == 0 || pending.xchg(0, Full) == 0 {
-        return false;
+        let most = sleep.load(Relaxed);
+        if most == 0 {
+            return false;
+        }
+        // SAFETY: The thread's state was set before the flag was read, as the call wants.
+        if unsafe { bindings::avio_sleep_elapsed(most) } {
+            pending.store(1, Relaxed);
+        }
+        return true;
     }
     // SAFETY: No requirements; we are about to do things that may sleep.
     unsafe { bindings::avio_set_running() };
-    if serve.serve() == More::Yes {
+    let more = serve.serve();
+    sleep.store(
+        if let More::In(time) = more {
+            time.max(1)
+        } else {
+            0
+        },
+        Relaxed,
+    );
+    if more == More::Yes {
         pending.store(1, Relaxed);
         // SAFETY: We hold no locks.
         unsafe { bindings::avio_yield() };

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a queue's worker does: passes over the ring, polls, and sleeps.
+
+use crate::held::{Again, Held};
+use crate::lun::Refused;
+use crate::luns::Luns;
+use crate::queue::{Queue, Shared};
+use crate::submit::Submitter;
+use avio_abi::ioctl::LATENCY_SAMPLE;
+use avio_abi::ring::{Broken, Submission};
+use avio_abi::stor::Status;
+use avio_core::poll::Poll;
+use avio_core::ring::{RingSize, SubmissionReader};
+use avio_sys::host::{alone, now_ns, relax, Batch, More, Serve};
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::Arc;
+
+/// Requests that a worker takes before it lets others run.
+const BUDGET: u32 = 256;
+
+/// How often the worker of a broken queue looks whether nothing is in flight any more.
+const BROKEN_NS: u64 = 1_000_000;
+
+/// What only the worker uses.
+pub(crate) struct Reading {
+    reader: SubmissionReader,
+    submitter: Submitter,
+    held: Held,
+    poll: Poll,
+    /// Whether the guest was told that the queue is broken.
+    told: bool,
+}
+
+impl Serve for Queue {
+    fn serve(&self) -> More {
+        let shared = self.shared();
+        let Some(_pass) = shared.halt.enter() else {
+            return More::No;
+        };
+        let mut reading = self.reading.lock();
+        self.listen(&mut reading);
+        if shared.broken() == 0 {
+            shared.counters.passes.add(1);
+            let served = self
+                .bios
+                .batch()
+                .plugged(|batch| reading.take_all(shared, batch));
+            reading.reader.publish_head(&*shared.ring);
+            shared.position.store(reading.reader.position(), Relaxed);
+            match served.and_then(|more| reading.before_sleep(shared, more)) {
+                Ok(more) => return more,
+                Err(reason) => shared.break_with(reason),
+            }
+        }
+        if reading.told {
+            return More::No;
+        }
+        if self.in_flight() != 0 {
+            return More::In(BROKEN_NS);
+        }
+        reading.told = true;
+        shared.tell_broken();
+        More::No
+    }
+}
+
+impl Reading {
+    pub(crate) fn new(size: RingSize, luns: Arc<Luns>, poll_ns: u32) -> Result<Self> {
+        Ok(Self {
+            reader: SubmissionReader::new(size),
+            submitter: Submitter::new(luns)?,
+            held: Held::new(size.entries())?,
+            poll: Poll::new(poll_ns),
+            told: false,
+        })
+    }
+
+    /// A call has changed something: perhaps the LUNs, the polling window, limits, or what is to be aborted.
+    pub(crate) fn look_again(&mut self, luns: Option<Arc<Luns>>, poll_ns: u32) {
+        if let Some(luns) = luns {
+            self.submitter.luns = luns;
+        }
+        self.poll.set_most(poll_ns);
+        self.held.look_again();
+    }
+
+    /// Takes requests until there are no more, or the budget is used up.
+    fn take_all(&mut self, shared: &Shared, batch: &mut Batch<'_, Shared>) -> Result<More, Broken> {
+        if !self.held.is_empty() && self.held.due() <= now_ns() {
+            self.retry_held(shared, batch);
+        }
+        for _ in 0..BUDGET {
+            let Some(entry) = self.reader.take(&*shared.ring, || shared.writer.posted())? else {
+                return Ok(More::No);
+            };
+            if self.poll.dry() {
+                self.poll.work_came(now_ns());
+            }
+            self.carry_out(shared, batch, &entry)?;
+        }
+        Ok(More::Yes)
+    }
+
+    fn carry_out(
+        &mut self,
+        shared: &Shared,
+        batch: &mut Batch<'_, Shared>,
+        entry: &Submission,
+    ) -> Result<(), Broken> {
+        let tag = shared.tag(entry.tag).ok_or(Broken::TagRange)?;
+        if !tag.in_flight.claim(entry.lun) {
+            return Err(Broken::TagInFlight);
+        }
+        shared.counters.requests.add(1);
+        let sampled = self.reader.position() % LATENCY_SAMPLE == 0;
+        tag.started
+            .store(if sampled { now_ns() } else { 0 }, Relaxed);
+        let held = shared.held(u32::from(entry.lun));
+        let behind = held.is_some_and(|held| held.load(Relaxed) != 0);
+        match self.submitter.submit(shared, batch, entry, behind) {
+            Ok(()) => {}
+            Err(Refused::With(status)) => self.submitter.end(shared, entry, status),
+            Err(Refused::Until(time)) => {
+                self.submitter.count_throttled(shared, entry);
+                if !self.held.hold(entry, time) {
+                    self.submitter.end(shared, entry, Status::NoMemory);
+                } else if let Some(held) = held {
+                    held.add(1, Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what is held back.
+    fn retry_held(&mut self, shared: &Shared, batch: &mut Batch<'_, Shared>) {
+        let submitter = &mut self.submitter;
+        self.held.retry(|entry, behind| {
+            let tag = shared.tag(entry.tag);
+            let result = match tag {
+                Some(tag) if tag.in_flight.aborted() => Err(Status::Aborted.into()),
+                // Looking at more than the first of a LUN would be in vain.
+                _ if behind => Err(Refused::Until(u64::MAX)),
+                _ => submitter.submit(shared, batch, entry, false),
+            };
+            if let Err(Refused::Until(time)) = result {
+                return Again::Until(time);
+            }
+            if let Some(held) = shared.held(u32::from(entry.lun)) {
+                held.fetch_sub(1, Relaxed);
+            }
+            if let Err(Refused::With(status)) = result {
+                submitter.end(shared, entry, status);
+            }
+            Again::Gone
+        });
+    }
+
+    /// What to do after a pass: polls, asks for a doorbell, and says how long to sleep.
+    fn before_sleep(&mut self, shared: &Shared, more: More) -> Result<More, Broken> {
+        if more != More::No || self.poll_ring(shared)? || self.reader.arm(&*shared.ring)? {
+            return Ok(More::Yes);
+        }
+        if self.held.is_empty() {
+            return Ok(More::No);
+        }
+        Ok(match self.held.due().saturating_sub(now_ns()) {
+            0 => More::Yes,
+            wait => More::In(wait),
+        })
+    }
+
+    /// Polls for as long as the policy says; whether there is a request.
+    fn poll_ring(&mut self, shared: &Shared) -> Result<bool, Broken> {
+        if !self.poll.on() {
+            return Ok(false);
+        }
+        let mut now = now_ns();
+        let end = self.poll.ran_dry(now).min(self.held.due());
+        if now >= end {
+            return Ok(false);
+        }
+        shared.counters.polls.add(1);
+        while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halt.halted() {
+            if self.reader.ready(&*shared.ring)? {
+                shared.counters.polls_found.add(1);
+                return Ok(true);
+            }
+            relax();
+            now = now_ns();
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's task commands. They mark requests, which end as Aborted once the backing lets go of them; what only
+//! waits for its LUN's limits ends at once.
+
+use crate::calls::Refusal;
+use crate::state::State;
+use avio_abi::ioctl::{SetupError, Task};
+use avio_abi::pci::task;
+use avio_abi::stor::lun_flags;
+
+impl State {
+    pub(crate) fn task(&mut self, call: &mut Task) -> Result<(), Refusal> {
+        self.must_not_be_stopping()?;
+        if call.reserved != 0 {
+            return Err(SetupError::Reserved.into());
+        }
+        call.in_flight = match call.kind {
+            task::ABORT => self.abort(call)?,
+            task::LUN_RESET => {
+                self.lun(call.lun)?;
+                self.abort_lun(call.lun)
+            }
+            task::OPEN_GATE => {
+                self.open_gate(call.lun)?;
+                0
+            }
+            _ => return Err(SetupError::TaskRange.into()),
+        };
+        Ok(())
+    }
+
+    /// Marks one request; how many that were.
+    fn abort(&self, call: &Task) -> Result<u32, SetupError> {
+        let number = |value: u32| u16::try_from(value).map_err(|_| SetupError::TaskRange);
+        let (tag, lun) = (number(call.tag)?, number(call.lun)?);
+        let running = self
+            .running
+            .get(call.queue as usize)
+            .ok_or(SetupError::TaskRange)?;
+        if running.queue.shared().tag(tag).is_none() {
+            return Err(SetupError::TaskRange);
+        }
+        let marked = running.queue.abort(tag, lun);
+        running.knock();
+        Ok(u32::from(marked))
+    }
+
+    /// Marks all requests of a LUN; how many there are.
+    pub(crate) fn abort_lun(&self, number: u32) -> u32 {
+        let Ok(lun) = u16::try_from(number) else {
+            return 0;
+        };
+        let mut marked = 0u32;
+        for running in &self.running {
+            marked = marked.saturating_add(running.queue.abort_lun(lun));
+            running.knock();
+        }
+        marked
+    }
+
+    /// Opens a gate that is closed. The guest, who asked for it, is not told of this change with a request.
+    fn open_gate(&mut self, number: u32) -> Result<(), Refusal> {
+        let mut info = self.lun(number)?.info;
+        info.flags &= !lun_flags::GATED;
+        self.describe(number, info, false)?;
+        Ok(())
+    }
+}
