@@ -107,7 +107,7 @@ fn two_threads(env: &Env) -> Result<Outcome> {
     let table = regions(&guest.mapping);
     let descriptions: Vec<_> = guest.queues.iter().map(Queue::description).collect();
     let (adapter, features, queues) = (&guest.adapter, guest.features, &guest.queues);
-    let kick = || queues.iter().for_each(|queue| drop(queue.kick.write(1)));
+    let kick = || queues.iter().try_for_each(Queue::kick);
     let caller = || -> Result<u32> {
         let mut calls = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -126,7 +126,7 @@ fn two_threads(env: &Env) -> Result<Outcome> {
                 adapter.task(task::LUN_RESET, 0, (0, 0)).map(drop),
                 adapter.remove_lun(1, remove_flags::FORCE),
             ];
-            kick();
+            kick()?;
             calls += (plain.len() + rest.len()) as u32;
             let rest = rest
                 .into_iter()

@@ -121,14 +121,16 @@ fn log(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::simple(env)?;
     let bad = [
         read(0, 0, &[]),
-        read(1, u64::MAX, &[(DATA, 4096)]),
-        read(2, 0, &[(0, 4096)]),
-        read(3, 0, &[(DATA, 4096)]).on(77),
-        read(4, 0, &[(DATA, 1)]),
-        flush(5).flagged(0xff),
+        read(0, u64::MAX, &[(DATA, 4096)]),
+        read(0, 0, &[(0, 4096)]),
+        read(0, 0, &[(DATA, 4096)]).on(77),
+        read(0, 0, &[(DATA, 1)]),
+        flush(0).flagged(0xff),
         list(4, 0, 64),
         list(300, 0, 64),
     ];
+    let tagged = |(tag, entry)| Submission { tag, ..entry };
+    let bad: Vec<_> = (0..).zip(bad).map(tagged).collect();
     let lines = logged(|| {
         for _ in 0..500 {
             guest.queue().all(&bad)?;

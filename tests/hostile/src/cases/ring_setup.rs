@@ -58,7 +58,8 @@ fn addresses(env: &Env) -> Result<Outcome> {
     let refuses = |what: &str, change: &dyn Fn(&mut SetQueue)| {
         refuses(&guest, what, SetupError::QueueAddress, change)
     };
-    let fields: [(&str, fn(&mut SetQueue) -> &mut u64); 3] = [
+    type Field = fn(&mut SetQueue) -> &mut u64;
+    let fields: [(&str, Field); 3] = [
         ("submissions", |queue| &mut queue.submissions),
         ("completions", |queue| &mut queue.completions),
         ("control", |queue| &mut queue.control),
