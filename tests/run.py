@@ -2,7 +2,8 @@
 """The test runner: one line for each test with how long it took, then `N passed, N failed, N skipped`.
 
 Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
-test kernel). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host` (module and stack in one VM), `guest`."""
+test kernel), `faults` (the kernel and devices fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host`
+(module and stack in one VM), `guest`, `faults`."""
 
 import argparse
 import json
@@ -132,6 +133,17 @@ def in_vm(report, name, lines, flavour, **options):
 MODULE = ["/avio/tests/vm/module.py"]
 
 
+def faults(flavour):
+    """The kernel and the devices fail."""
+
+    def run(report):
+        build.modules(flavour)
+        build.hostile()
+        in_vm(report, "faults", ["/avio/tests/vm/faults.py"], flavour, append=["kunit.autorun=0"], timeout=900)
+
+    return run
+
+
 def guest_initrd(flavour):
     """Build what a guest on the whole stack needs; its initramfs as the VM sees it."""
     build.modules(flavour)
@@ -186,10 +198,12 @@ def main():
             "user": ("user space", user),
             "module": ("module: KUnit and hostile driver", module("normal")),
             "stack": ("whole stack", stack),
+            "faults": ("faults of the kernel and of devices", faults("normal")),
         },
         "debug": {
             "host": ("debug host: KUnit, hostile driver, whole stack", debug_host),
             "guest": ("debug guest on a normal host", debug_guest),
+            "faults": ("faults of the kernel and of devices", faults("debug")),
         },
     }[args.flavour]
     unknown = set(args.only or []) - set(groups)

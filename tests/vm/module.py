@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 """In the VM: inserts avio_host.ko, turns its KUnit output into results, and lets the hostile driver loose on it."""
 
+import contextlib
 import os
 import re
 import subprocess
 import time
 from pathlib import Path
 
-from common import BIN, HOST_MODULE, PATIENCE, case, check, finish, insert, loaded, modprobe, remove, result, sh
+from common import BIN, COUNTERS, HOST_MODULE, case, check, finish, insert, loaded, modprobe, remove, result, sh
+from hostile import DISK, attack, disk
 
 
 def kernel_log():
@@ -51,18 +53,45 @@ def hostile():
     """The hostile driver, on a disk in memory; it prints results as we do. It wants a file on a disk file system too,
     as memory that cannot be pinned."""
     with case("hostile:devices"):
-        modprobe("null_blk", "nr_devices=1", "memory_backed=1", "gb=1")
+        disk()
+        modprobe("dm_mirror")
         modprobe("brd", "rd_nr=1", "rd_size=65536")
         sh("mkfs.ext4", "-q", "/dev/ram0")
         sh("mount", "/dev/ram0", "/mnt")
         Path("/mnt/file").write_bytes(bytes(1 << 20))
-    line = [BIN / "avio-hostile", "--device", "/dev/nullb0", "--disk-file", "/mnt/file"]
-    ended = subprocess.run(line, check=False, timeout=600 * PATIENCE).returncode
-    with case("hostile:ended"):
-        check(ended in (0, 1), f"avio-hostile ended with exit code {ended}")
+    attack("hostile", "--disk-file", "/mnt/file")
     with case("hostile:devices-are-free"):
         sh("umount", "/mnt")
-        sh("rmmod", "null_blk", "brd")
+        sh("rmmod", "brd")
+
+
+@contextlib.contextmanager
+def victim(step):
+    """A guest that has come to this step, and is killed at the end."""
+    line = [BIN / "avio-hostile", "--device", DISK, "victim", step]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        ready = process.stdout.readline()
+        yield
+        process.kill()
+    check(ready == "ready\n", f"the victim said {ready!r}")
+
+
+def removals():
+    """Removes the module in every state that allows it, and inserts it again."""
+    for step in ("opened", "queues", "running", "broken", "quiesced", "loaded"):
+        with case(f"c7_removed_after_a_guest_was_killed_when_{step}"):
+            with victim(step):
+                pass
+            remove()
+            insert()
+    with case("c7_not_removed_while_its_debugfs_file_is_open"):
+        with victim("running"):
+            file = open(next(COUNTERS.iterdir()), "rb")
+        sh("rmmod", "avio_host", check_code=False)
+        check(loaded(), "the module was removed under an open file")
+        file.close()
+        remove()
+        insert()
 
 
 def main():
@@ -79,8 +108,10 @@ def main():
         check(cases, "the module's KUnit suites printed no KTAP at insmod")
     if loaded():
         hostile()
+        removals()
         with case("module:remove"):
             remove()
+            sh("rmmod", "null_blk")
     finish()
 
 

@@ -2,14 +2,13 @@
 
 //! A second guest that does verified I/O all the time and must not notice what the first one does.
 
-use crate::guest::{read, write, Guest, DATA, PATIENCE};
-use crate::Env;
+use crate::guest::{read, wait_for, write, Guest, BACK, DATA};
+use crate::run::Env;
 use anyhow::{bail, ensure, Context, Result};
-use avio_abi::stor::Status;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// First sector of the bystander's own part of the disk, and how many there are.
 const FIRST: u64 = 16384;
@@ -17,48 +16,54 @@ const SECTORS: u64 = 8192;
 /// Sectors that the disk must have.
 pub const DISK_SECTORS: u64 = FIRST + SECTORS;
 
+/// How far the second guest has come.
+#[derive(Default)]
+pub struct Progress {
+    rounds: AtomicU64,
+    stop: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Progress {
+    /// Demands that it goes on: one whole round begins and ends from now.
+    pub fn goes_on(&self) -> Result<()> {
+        let before = self.rounds();
+        wait_for("the second guest's I/O goes on", || {
+            let ended = self.ended.load(Ordering::Relaxed);
+            ensure!(!ended, "the second guest was harmed");
+            Ok(self.rounds() >= before + 2)
+        })
+    }
+
+    /// Rounds of verified I/O so far.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+}
+
 /// The second guest, in its thread.
 pub struct Bystander {
-    rounds: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    env: Arc<Env>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Bystander {
     pub fn start(env: &Arc<Env>) -> Self {
-        let (rounds, stop) = (
-            Arc::new(AtomicU64::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (env, counter, end) = (env.clone(), rounds.clone(), stop.clone());
-        let thread = Some(std::thread::spawn(move || run(&env, &counter, &end)));
+        let its_env = env.clone();
+        let thread = std::thread::spawn(move || {
+            let result = run(&its_env);
+            its_env.bystander.ended.store(true, Ordering::Relaxed);
+            result
+        });
         Self {
-            rounds,
-            stop,
-            thread,
+            env: env.clone(),
+            thread: Some(thread),
         }
-    }
-
-    /// Demands that it goes on: one whole round begins and ends from now.
-    pub fn is_unharmed(&mut self) -> Result<()> {
-        let before = self.rounds.load(Ordering::Relaxed);
-        let until = Instant::now() + 2 * PATIENCE;
-        while self.rounds.load(Ordering::Relaxed) < before + 2 {
-            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-                return self.end().context("the second guest was harmed");
-            }
-            ensure!(
-                Instant::now() < until,
-                "the second guest's I/O stands still"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
     }
 
     /// Ends it, and tells whether all went well.
     pub fn end(&mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.env.bystander.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => bail!("the second guest's thread panicked"),
@@ -67,7 +72,8 @@ impl Bystander {
     }
 }
 
-fn run(env: &Env, rounds: &AtomicU64, stop: &AtomicBool) -> Result<()> {
+fn run(env: &Env) -> Result<()> {
+    let Progress { rounds, stop, .. } = &env.bystander;
     let mut guest = Guest::simple(env)?;
     let len = 16 * guest.block();
     let step = u64::from(len) / 512;
@@ -75,19 +81,12 @@ fn run(env: &Env, rounds: &AtomicU64, stop: &AtomicBool) -> Result<()> {
         let round = rounds.load(Ordering::Relaxed);
         let sector = FIRST + round * step % (SECTORS - step);
         let sector = sector - sector % (u64::from(guest.block()) / 512);
-        let back = DATA + 0x10_0000;
         guest.fill(DATA, sector, len, round);
-        guest.queue().expect(
-            &write((round % 8) as u16, sector, &[(DATA, len)]),
-            Status::Ok,
-            "a write",
-        )?;
-        guest.queue().expect(
-            &read((round % 3) as u16, sector, &[(back, len)]),
-            Status::Ok,
-            "a read",
-        )?;
-        guest.verify(back, sector, len, round)?;
+        let there = write((round % 8) as u16, sector, &[(DATA, len)]);
+        let back = read((round % 3) as u16, sector, &[(BACK, len)]);
+        guest.queue().ok(&there).context("of the second guest")?;
+        guest.queue().ok(&back).context("of the second guest")?;
+        guest.verify(BACK, sector, len, round)?;
         guest.canaries()?;
         rounds.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(1));

@@ -1,354 +1,128 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
 //! A guest without a virtual machine: memory, rings, doorbells and interrupts, driven from here.
-//!
-//! Guest memory has a large region, a second one that goes on where the first ends but lies elsewhere in the host, a
-//! hole, and a read-only region. Between them in the host lie canaries that no device may ever write.
+
+pub mod layout;
+pub mod queue;
+pub mod requests;
+
+pub use layout::*;
+pub use queue::Queue;
+pub use requests::*;
 
 use crate::adapter::Adapter;
+use crate::run::Env;
 use crate::sys::Mapping;
-use crate::Env;
-use anyhow::{bail, ensure, Context, Result};
-use avio_abi::ioctl::{region_flags, Region, SetQueue};
-use avio_abi::ring::{control, segment_flags, Broken, Completion, Segment, Submission};
-use avio_abi::stor::{opcode, LunInfo, Status};
+use anyhow::{ensure, Context, Result};
+use avio_abi::ring::{Broken, Submission};
+use avio_abi::stor::{LunInfo, Status};
 use avio_abi::wire::Wire;
-use avio_core::ring::{CompletionReader, QueueMemory, RingSize, SubmissionWriter};
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{fence, Ordering};
+use avio_core::ring::RingSize;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long to wait for anything that must come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait for something that must not come.
 pub const SILENCE: Duration = Duration::from_millis(200);
 
-const MAPPING: usize = 8 << 20;
-/// Guest address of the large region.
-pub const RAM: u64 = 0x10_0000;
-pub const RAM_SIZE: u64 = 4 << 20;
-/// Guest address of the region that follows it: adjacent in the guest, not in the host.
-pub const NEXT: u64 = RAM + RAM_SIZE;
-pub const NEXT_SIZE: u64 = 1 << 20;
-/// Guest address of the read-only region. Before and behind it there is nothing.
-pub const ROM: u64 = 0x100_0000;
-pub const ROM_SIZE: u64 = 0x1_0000;
-/// Where tests put data: free from here to the end of the large region.
-pub const DATA: u64 = RAM + 0x8_0000;
-/// Where tests put segment lists.
-pub const LIST: u64 = RAM + 0x7_0000;
-
-const NEXT_OFFSET: usize = 6 << 20;
-const ROM_OFFSET: usize = 7 << 20;
-const CANARY: u64 = 0x6361_6e61_7279_2121;
-
-/// The regions of a guest's memory.
-pub fn regions(mapping: &Mapping) -> Vec<Region> {
-    let region = |guest_addr, size, offset: usize, flags| Region {
-        guest_addr,
-        size,
-        user_addr: mapping.user_addr() + offset as u64,
-        flags,
-        reserved: 0,
-    };
-    vec![
-        region(ROM, ROM_SIZE, ROM_OFFSET, region_flags::READ_ONLY),
-        region(RAM, RAM_SIZE, 0, 0),
-        region(NEXT, NEXT_SIZE, NEXT_OFFSET, 0),
-    ]
-}
-
-/// Where a guest address lies in the mapping.
-fn offset(addr: u64) -> usize {
-    let at = |start: u64, size: u64, offset: usize| {
-        addr.checked_sub(start)
-            .filter(|off| *off < size)
-            .map(|off| offset + off as usize)
-    };
-    at(RAM, RAM_SIZE, 0)
-        .or_else(|| at(NEXT, NEXT_SIZE, NEXT_OFFSET))
-        .or_else(|| at(ROM, ROM_SIZE, ROM_OFFSET))
-        .expect("an address of the guest")
-}
-
-/// The rings and control block of one queue.
-pub struct QueueView {
-    pub mapping: Arc<Mapping>,
-    pub size: RingSize,
-    pub submissions: u64,
-    pub completions: u64,
-    pub control: u64,
-}
-
-impl QueueView {
-    fn new(mapping: Arc<Mapping>, index: u32, size: RingSize) -> Self {
-        let base = RAM + u64::from(index) * 0x1_4000;
-        Self {
-            mapping,
-            size,
-            submissions: base,
-            completions: base + 0x1_0000,
-            control: base + 0x1_2000,
-        }
+/// Waits until a condition holds.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < until, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(1));
     }
-
-    /// Where a word of a submission entry lies in the mapping.
-    pub fn submission_word(&self, slot: u32, word: usize) -> usize {
-        offset(self.submissions) + (slot & (self.size.entries() - 1)) as usize * 64 + word * 8
-    }
-
-    fn completion(&self, slot: u32) -> usize {
-        offset(self.completions) + (slot & (self.size.entries() - 1)) as usize * 8
-    }
-}
-
-impl QueueMemory for QueueView {
-    fn load_acquire(&self, word: usize) -> u32 {
-        self.mapping
-            .u32(offset(self.control) + word)
-            .load(Ordering::Acquire)
-    }
-    fn store_release(&self, word: usize, value: u32) {
-        self.mapping
-            .u32(offset(self.control) + word)
-            .store(value, Ordering::Release);
-    }
-    fn full_barrier(&self) {
-        fence(Ordering::SeqCst);
-    }
-    fn read_submission(&self, slot: u32) -> [u64; 8] {
-        core::array::from_fn(|word| {
-            self.mapping
-                .u64(self.submission_word(slot, word))
-                .load(Ordering::Relaxed)
-        })
-    }
-    fn write_submission(&self, slot: u32, entry: &[u64; 8]) {
-        for (word, value) in entry.iter().enumerate() {
-            self.mapping
-                .u64(self.submission_word(slot, word))
-                .store(*value, Ordering::Relaxed);
-        }
-    }
-    fn load_completion(&self, slot: u32) -> u64 {
-        self.mapping
-            .u64(self.completion(slot))
-            .load(Ordering::Acquire)
-    }
-    fn store_completion(&self, slot: u32, entry: u64) {
-        self.mapping
-            .u64(self.completion(slot))
-            .store(entry, Ordering::Release);
-    }
-}
-
-/// One queue pair from the driver's side.
-pub struct Queue {
-    pub index: u32,
-    pub view: QueueView,
-    pub submit: SubmissionWriter,
-    pub collect: CompletionReader,
-    pub kick: EventFd,
-    pub call: EventFd,
-}
-
-fn event() -> Result<EventFd> {
-    Ok(EventFd::from_flags(
-        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
-    )?)
-}
-
-impl Queue {
-    fn new(mapping: &Arc<Mapping>, index: u32, size: RingSize) -> Result<Self> {
-        Ok(Self {
-            index,
-            view: QueueView::new(mapping.clone(), index, size),
-            submit: SubmissionWriter::new(size),
-            collect: CompletionReader::new(size),
-            kick: event()?,
-            call: event()?,
-        })
-    }
-
-    /// The argument of SET_QUEUE.
-    pub fn description(&self) -> SetQueue {
-        SetQueue {
-            index: self.index,
-            size: self.view.size.entries(),
-            submissions: self.view.submissions,
-            completions: self.view.completions,
-            control: self.view.control,
-            kick_fd: self.kick.as_fd().as_raw_fd(),
-            call_fd: self.call.as_fd().as_raw_fd(),
-            ..SetQueue::ZERO
-        }
-    }
-
-    pub fn push(&mut self, entry: &Submission) {
-        self.submit.push(&self.view, entry);
-    }
-
-    /// Publishes, and rings the doorbell if the device wants it.
-    pub fn publish(&mut self) -> Result<()> {
-        if self.submit.publish(&self.view) {
-            self.kick()?;
-        }
-        Ok(())
-    }
-
-    /// Rings the doorbell whether the device wants it or not.
-    pub fn kick(&self) -> Result<()> {
-        self.kick.write(1).context("kick")?;
-        Ok(())
-    }
-
-    /// Waits for the interrupt; whether it came in time.
-    pub fn interrupt(&self, until: Instant) -> Result<bool> {
-        let left = until.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.call.as_fd(), PollFlags::POLLIN)];
-        let came = poll(&mut fds, timeout).context("poll of the call eventfd")? > 0;
-        if came {
-            self.call.read().context("call eventfd")?;
-        }
-        Ok(came)
-    }
-
-    /// The next completion, by way of the interrupt.
-    pub fn completion(&mut self) -> Result<Completion> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(completion) = self.collect.take(&self.view) {
-                return Ok(completion);
-            }
-            if !self.collect.arm(&self.view, 0) && !self.interrupt(until)? {
-                let hidden = self.collect.take(&self.view);
-                bail!("no completion on queue {} within {PATIENCE:?}; an interrupt was lost: {hidden:?}", self.index);
-            }
-        }
-    }
-
-    /// One request, from beginning to end.
-    pub fn request(&mut self, entry: &Submission) -> Result<(Status, u32)> {
-        self.push(entry);
-        self.publish()?;
-        let completion = self.completion()?;
-        ensure!(
-            completion.tag == entry.tag,
-            "completion of tag {} for tag {}",
-            completion.tag,
-            entry.tag
-        );
-        let status = Status::from_u8(completion.status).context("an unknown status")?;
-        ensure!(
-            status == Status::Ok || completion.bytes == 0,
-            "{} with {} bytes",
-            status.name(),
-            completion.bytes
-        );
-        Ok((status, completion.bytes))
-    }
-
-    /// Demands that a request ends with this status.
-    pub fn expect(&mut self, entry: &Submission, wanted: Status, what: &str) -> Result<()> {
-        let (status, _) = self.request(entry).context(what.to_owned())?;
-        ensure!(
-            status == wanted,
-            "{what}: status {} instead of {}",
-            status.name(),
-            wanted.name()
-        );
-        Ok(())
-    }
-
-    /// The reason that the device has written into the control block.
-    pub fn state(&self) -> u32 {
-        self.view.load_acquire(control::STATE)
-    }
+    Ok(())
 }
 
 /// What a guest is to have.
+#[derive(Clone, Copy)]
 pub struct Config<'a> {
     pub queues: u32,
     pub size: u32,
     /// LUN numbers and flags; all are the same block device.
     pub luns: &'a [(u32, u32)],
+    /// Which of the features on offer to take.
     pub features: u64,
 }
+
+/// One queue, LUN 0, all features.
+pub const PLAIN: Config<'_> = Config {
+    queues: 1,
+    size: 8,
+    luns: &[(0, 0)],
+    features: u64::MAX,
+};
+/// The same with two queues, so that one can be broken and the other is to go on.
+pub const TWO_QUEUES: Config<'_> = Config { queues: 2, ..PLAIN };
 
 /// A running guest.
 pub struct Guest {
     pub adapter: Adapter,
     pub mapping: Arc<Mapping>,
     pub queues: Vec<Queue>,
+    /// The LUN that was added last.
     pub lun: LunInfo,
     pub features: u64,
 }
 
 impl Guest {
-    /// A guest with one LUN, 0, one queue, and all features.
+    /// A guest on the block device that all tests share.
     pub fn simple(env: &Env) -> Result<Self> {
-        Self::start(
-            env,
-            &Config {
-                queues: 1,
-                size: 8,
-                luns: &[(0, 0)],
-                features: u64::MAX,
-            },
-        )
+        Self::start(env, &PLAIN)
     }
 
     pub fn start(env: &Env, config: &Config<'_>) -> Result<Self> {
-        let mut guest = Self::prepare(env, config)?;
+        Self::on(&env.device, config)
+    }
+
+    /// A guest on a block device of the test's own.
+    pub fn on(device: &File, config: &Config<'_>) -> Result<Self> {
+        let mut guest = Self::prepare(device, config)?;
         guest.set_up(config.queues, config.size)?;
         Ok(guest)
     }
 
     /// A guest with memory and LUNs, stopped.
-    pub fn prepare(env: &Env, config: &Config<'_>) -> Result<Self> {
+    pub fn prepare(device: &File, config: &Config<'_>) -> Result<Self> {
         let adapter = Adapter::open().context("/dev/avio-stor")?;
         let mapping = Arc::new(Mapping::new(MAPPING)?);
-        for at in (RAM_SIZE as usize..MAPPING).step_by(8) {
-            mapping.u64(at).store(CANARY, Ordering::Relaxed);
-        }
-        let pages = adapter
-            .set_memory(&regions(&mapping))
-            .context("SET_MEMORY")?;
-        let expected = (RAM_SIZE + NEXT_SIZE + ROM_SIZE) / avio_abi::PAGE_SIZE;
+        lay_canaries(&mapping);
+        let table = regions(&mapping);
+        let pages = adapter.set_memory(&table).context("SET_MEMORY")?;
+        let expected = table.iter().map(|r| r.size).sum::<u64>() / avio_abi::PAGE_SIZE;
         ensure!(
             pages == expected,
             "{pages} pages were pinned instead of {expected}"
         );
-        let features = config.features & adapter.info()?.features;
-        let mut lun = LunInfo::ZERO;
-        for (number, flags) in config.luns {
-            lun = adapter
-                .add_lun(*number, env.device.as_raw_fd(), *flags)
-                .context("ADD_LUN")?;
-        }
-        Ok(Self {
+        let mut guest = Self {
+            features: config.features & adapter.info()?.features,
             adapter,
             mapping,
             queues: Vec::new(),
-            lun,
-            features,
-        })
+            lun: LunInfo::ZERO,
+        };
+        for (number, flags) in config.luns {
+            let fd = device.as_raw_fd();
+            guest.lun = guest
+                .adapter
+                .add_lun(*number, fd, *flags)
+                .context("ADD_LUN")?;
+        }
+        Ok(guest)
     }
 
     /// Features, fresh queues, START.
     pub fn set_up(&mut self, queues: u32, size: u32) -> Result<()> {
-        self.adapter
-            .set_features(1, self.features)
-            .context("SET_FEATURES")?;
+        let features = self.adapter.set_features(1, self.features);
+        features.context("SET_FEATURES")?;
         self.make_queues(queues, size)?;
         for queue in &self.queues {
-            self.adapter
-                .set_queue(&queue.description())
-                .context("SET_QUEUE")?;
+            let set = self.adapter.set_queue(&queue.description());
+            set.context("SET_QUEUE")?;
         }
         self.adapter.start(queues).context("START")?;
         Ok(())
@@ -358,11 +132,10 @@ impl Guest {
     pub fn make_queues(&mut self, queues: u32, size: u32) -> Result<()> {
         let size = RingSize::new(size).context("ring size")?;
         ensure!(queues <= 4, "rings of so many queues do not fit");
-        self.mapping
-            .write(offset(RAM), &vec![0; queues as usize * 0x1_4000]);
-        self.queues = (0..queues)
-            .map(|index| Queue::new(&self.mapping, index, size))
-            .collect::<Result<_>>()?;
+        let bytes = queues as usize * queue::QUEUE_BYTES as usize;
+        self.write_memory(RAM, &vec![0; bytes]);
+        let queue = |index| Queue::new(&self.mapping, index, size);
+        self.queues = (0..queues).map(queue).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -401,11 +174,10 @@ impl Guest {
     pub fn verify(&self, addr: u64, sector: u64, len: u32, seed: u64) -> Result<()> {
         for (index, part) in pattern(sector, len, seed).chunks(512).enumerate() {
             let found = self.read_memory(addr + 512 * index as u64, 512);
+            let at = sector + index as u64;
             ensure!(
                 found == part,
-                "wrong data at sector {} (memory {addr:#x} + {} sectors)",
-                sector + index as u64,
-                index
+                "wrong data at sector {at} (memory {addr:#x} + {index} sectors)"
             );
         }
         Ok(())
@@ -413,148 +185,71 @@ impl Guest {
 
     /// Demands that nothing outside the table of memory, and nothing read-only, was written.
     pub fn canaries(&self) -> Result<()> {
-        let next = NEXT_OFFSET..NEXT_OFFSET + NEXT_SIZE as usize;
-        for at in (RAM_SIZE as usize..MAPPING)
-            .step_by(8)
-            .filter(|at| !next.contains(at))
-        {
-            let found = self.mapping.u64(at).load(Ordering::Relaxed);
-            ensure!(
-                found == CANARY,
-                "memory that is not the device's was written, at offset {at:#x}: {found:#x}"
-            );
-        }
-        Ok(())
+        check_canaries(&self.mapping)
+    }
+
+    /// Writes what a disk of this seed has there, by the first queue.
+    pub fn store(&mut self, lun: u32, sector: u64, len: u32, seed: u64) -> Result<()> {
+        self.fill(DATA, sector, len, seed);
+        self.queue().ok(&write(0, sector, &[(DATA, len)]).on(lun))
+    }
+
+    /// Demands that a LUN holds what a disk of this seed has there, by the first queue.
+    pub fn holds(&mut self, lun: u32, sector: u64, len: u32, seed: u64) -> Result<()> {
+        self.queue().ok(&read(1, sector, &[(BACK, len)]).on(lun))?;
+        self.verify(BACK, sector, len, seed)
     }
 
     /// Writes a few blocks and reads them back, on a queue of this guest.
     pub fn works(&mut self, queue: usize, seed: u64) -> Result<()> {
         let len = 8 * self.block();
-        let (from, to) = (DATA, DATA + 0x1_0000);
-        self.fill(from, 0, len, seed);
+        self.fill(DATA, 0, len, seed);
         let queue = &mut self.queues[queue];
-        queue.expect(&write(0, 0, &[(from, len)]), Status::Ok, "a plain write")?;
-        queue.expect(&read(1, 0, &[(to, len)]), Status::Ok, "a plain read")?;
-        self.verify(to, 0, len, seed)
+        queue.expect(&write(0, 0, &[(DATA, len)]), Status::Ok, "a plain write")?;
+        queue.expect(&read(1, 0, &[(BACK, len)]), Status::Ok, "a plain read")?;
+        self.verify(BACK, 0, len, seed)
+    }
+
+    /// Requests that must end in these statuses, each followed by one that works.
+    pub fn refuses<T: AsRef<str>>(&mut self, cases: &[(T, Submission, Status)]) -> Result<String> {
+        let before = self.adapter.queue(0)?.errors;
+        for (what, entry, status) in cases {
+            let what = what.as_ref();
+            self.queue().expect(entry, *status, what)?;
+            let after = read(0, 0, &[(DATA, self.block())]);
+            self.queue().ok(&after).context(format!("after {what}"))?;
+        }
+        // The last completion is visible a moment before it is counted.
+        let wanted = before + cases.len() as u64;
+        wait_for("the count of errors", || {
+            Ok(self.adapter.queue(0)?.errors == wanted)
+        })?;
+        self.works(0, 30)?;
+        self.canaries()?;
+        Ok(format!("{} requests refused", cases.len()))
     }
 
     /// Demands that a queue is broken for this reason, said in both places, and that it raised its interrupt.
     pub fn broken(&mut self, index: usize, wanted: Broken) -> Result<()> {
         let queue = &mut self.queues[index];
-        let until = Instant::now() + PATIENCE;
-        while queue.state() == 0 {
-            ensure!(
-                Instant::now() < until,
-                "the queue is not broken after {PATIENCE:?}; wanted {}",
-                wanted.name()
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_for("the queue is broken", || Ok(queue.state() != 0)).context(wanted.name())?;
         let name = |reason| Broken::from_u32(reason).map_or("unknown", Broken::name);
+        let said = queue.state();
         ensure!(
-            queue.state() == wanted as u32,
+            said == wanted as u32,
             "broken for {} instead of {}",
-            name(queue.state()),
+            name(said),
             wanted.name()
         );
+        let told = queue.interrupt(Instant::now() + PATIENCE)?;
+        ensure!(told, "no interrupt told of the broken queue");
+        let counted = self.adapter.queue(index as u32)?.broken;
+        let counted_name = name(counted);
         ensure!(
-            queue.interrupt(until)?,
-            "no interrupt told of the broken queue"
-        );
-        let status = self.adapter.queue(index as u32).context("GET_QUEUE")?;
-        ensure!(
-            status.broken == wanted as u32,
-            "GET_QUEUE says {}, not {}",
-            name(status.broken),
+            counted == wanted as u32,
+            "GET_QUEUE says {counted_name}, not {}",
             wanted.name()
         );
         Ok(())
     }
-}
-
-fn transfer(opcode: u8, flags: u32, tag: u16, sector: u64, segments: &[(u64, u32)]) -> Submission {
-    let mut inline = [Segment::ZERO; 3];
-    for (slot, (addr, len)) in inline.iter_mut().zip(segments) {
-        *slot = Segment {
-            addr: *addr,
-            len: *len,
-            flags,
-        };
-    }
-    Submission {
-        opcode,
-        flags: 0,
-        tag,
-        lun: 0,
-        segments: segments.len() as u16,
-        sector,
-        inline,
-    }
-}
-
-/// A READ of LUN 0 with inline segments.
-pub fn read(tag: u16, sector: u64, segments: &[(u64, u32)]) -> Submission {
-    transfer(
-        opcode::READ,
-        segment_flags::DEVICE_WRITES,
-        tag,
-        sector,
-        segments,
-    )
-}
-
-/// A WRITE to LUN 0 with inline segments.
-pub fn write(tag: u16, sector: u64, segments: &[(u64, u32)]) -> Submission {
-    transfer(opcode::WRITE, 0, tag, sector, segments)
-}
-
-/// A FLUSH of LUN 0.
-pub fn flush(tag: u16) -> Submission {
-    transfer(opcode::FLUSH, 0, tag, 0, &[])
-}
-
-/// The same request with its segments in a list at `addr`, which is written here.
-pub fn with_list(
-    guest: &Guest,
-    mut entry: Submission,
-    addr: u64,
-    segments: &[(u64, u32)],
-) -> Submission {
-    let flags = if entry.opcode == opcode::READ {
-        segment_flags::DEVICE_WRITES
-    } else {
-        0
-    };
-    for (index, (data, len)) in segments.iter().enumerate() {
-        let bytes = Segment {
-            addr: *data,
-            len: *len,
-            flags,
-        }
-        .to_bytes();
-        for (at, byte) in bytes.iter().enumerate() {
-            guest.write_memory(addr + (index * Segment::SIZE + at) as u64, &[*byte]);
-        }
-    }
-    let list = Segment {
-        addr,
-        len: (segments.len() * Segment::SIZE) as u32,
-        flags: segment_flags::LIST,
-    };
-    entry.segments = segments.len() as u16;
-    entry.inline = [list, Segment::ZERO, Segment::ZERO];
-    entry
-}
-
-/// What a disk of this seed has from `sector` on.
-pub fn pattern(sector: u64, len: u32, seed: u64) -> Vec<u8> {
-    let mix = |word: u64| {
-        let mut x = word.wrapping_add(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ x >> 31
-    };
-    (0..u64::from(len) / 8)
-        .flat_map(|word| mix(sector * 64 + word).to_le_bytes())
-        .collect()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! All `unsafe` of this program: memory that the device shares, ioctls, and one capability.
+//! All `unsafe` of this program: memory that the device shares, ioctls, one capability, a child.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
 ///
 /// # Invariants
 ///
-/// `base..base + len` is mapped until drop; readable, and writable too unless made by [`Mapping::anonymous`].
+/// `base..base + len` is mapped until drop; readable and writable too, unless made by [`Mapping::anonymous`] with less.
 pub struct Mapping {
     base: *mut u8,
     len: usize,
@@ -37,7 +37,7 @@ impl Mapping {
         )
     }
 
-    /// Private memory with this protection, to be named in a memory table and not to be touched.
+    /// Private memory with this protection; with less than reading and writing, it must not be touched.
     pub fn anonymous(len: usize, protection: i32) -> Result<Self, Errno> {
         Self::map(len, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
     }
@@ -63,6 +63,13 @@ impl Mapping {
             base: base.cast(),
             len,
         })
+    }
+
+    /// Takes all access away, for good: whoever comes by its address is refused, and it must not be touched.
+    pub fn protect(&self) -> Result<(), Errno> {
+        // SAFETY: by the invariant it is ours, and no reference into it lives longer than a call.
+        Errno::result(unsafe { libc::mprotect(self.base.cast(), self.len, libc::PROT_NONE) })
+            .map(drop)
     }
 
     /// Address of the first byte, for a memory table.
@@ -159,4 +166,26 @@ pub fn drop_ipc_lock() -> Result<(), Errno> {
     // SAFETY: as above.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })
         .map(drop)
+}
+
+/// A child that shares all private memory with this process, copy on write, and does nothing until it is dropped.
+pub struct Child(nix::unistd::Pid);
+
+impl Child {
+    pub fn fork() -> Result<Self, Errno> {
+        // SAFETY: the child calls nothing but `pause`, which needs no lock that another thread may hold.
+        match unsafe { nix::unistd::fork() }? {
+            nix::unistd::ForkResult::Parent { child } => Ok(Self(child)),
+            nix::unistd::ForkResult::Child => loop {
+                nix::unistd::pause();
+            },
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(self.0, None);
+    }
 }

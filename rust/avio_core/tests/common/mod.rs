@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! A queue pair in plain memory, for tests of one thread.
+//! A queue pair in plain memory, for tests of one thread, and what several tests do with it.
+
+#![allow(dead_code)] // Not every test uses all of it.
+
+pub mod accept;
+pub mod attack;
+pub mod bytes;
 
 use avio_abi::ring::{control, Completion};
 use avio_core::ring::{
@@ -69,7 +75,6 @@ impl QueueMemory for Plain {
 }
 
 /// Both ends of a queue pair.
-#[allow(dead_code)] // Not every test uses the driver's end.
 pub struct Pair {
     pub memory: Plain,
     pub submit: SubmissionWriter,

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Owners that are killed, and a module that somebody wants to remove: at every step.
+
+use crate::backing::{Mapped, NullBlk};
+use crate::guest::*;
+use crate::run::{pass, Env, Outcome, Test};
+use crate::victim::{Step, Victim};
+use anyhow::{ensure, Context, Result};
+use clap::ValueEnum;
+use nix::errno::Errno;
+use nix::kmod::{delete_module, DeleteModuleFlags};
+use std::time::Duration;
+
+pub const TESTS: &[Test] = &[
+    ("c4_owner_killed_at_every_step", at_every_step),
+    ("c4_owner_killed_between_steps", between_steps),
+    (
+        "c4_owner_killed_while_the_backing_stands_still",
+        while_still,
+    ),
+    ("c7_module_is_not_removed_in_any_state", not_removed),
+];
+
+/// Kills a victim, waits until nothing is left of it, and demands that a new guest works.
+fn kill(env: &Env, mut victim: Victim) -> Result<()> {
+    victim.kill()?;
+    wait_for("the victim is gone", || victim.is_gone())?;
+    Guest::simple(env)?.works(0, 240)
+}
+
+fn at_every_step(env: &Env) -> Result<Outcome> {
+    for step in Step::value_variants() {
+        let victim = Victim::new(&env.device_path, *step)?;
+        kill(env, victim).with_context(|| format!("killed at {step:?}"))?;
+    }
+    pass()
+}
+
+fn between_steps(env: &Env) -> Result<Outcome> {
+    for round in 0..25 {
+        let victim = Victim::new(&env.device_path, Step::Looping)?;
+        std::thread::sleep(Duration::from_millis(7 * round));
+        kill(env, victim).with_context(|| format!("killed in round {round}"))?;
+    }
+    pass()
+}
+
+fn while_still(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    let mut victim = Victim::new(device.path(), Step::Loaded)?;
+    let held = device.suspend()?;
+    victim.kill()?;
+    // It may stay until its backing gives back the memory; nobody else waits for that.
+    (0..3).try_for_each(|_| env.bystander.goes_on())?;
+    Guest::simple(env)?.works(0, 241)?;
+    held.resume()?;
+    wait_for("the victim is gone", || victim.is_gone())?;
+    // Nothing holds the device any more.
+    wait_for("the device is closed", || Ok(!device.is_open()?))?;
+    pass()
+}
+
+fn not_removed(env: &Env) -> Result<Outcome> {
+    for step in Step::value_variants() {
+        let victim = Victim::new(&env.device_path, *step)?;
+        let result = delete_module(c"avio_host", DeleteModuleFlags::O_NONBLOCK);
+        let right = result == Err(Errno::EWOULDBLOCK);
+        ensure!(
+            right,
+            "the module was to be removed at {step:?}: {result:?}"
+        );
+        kill(env, victim)?;
+    }
+    pass()
+}

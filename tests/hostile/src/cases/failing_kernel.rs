@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Allocations of the kernel that fail, one at a time: a call says so, changes nothing, and succeeds when it is made
+//! again; a request ends in an error or not at all wrong.
+//!
+//! The kernel fails the n-th allocation of a thread that has n in its `fail-nth`, which counts down to zero.
+
+use crate::adapter::{Adapter, Refused};
+use crate::backing::NullBlk;
+use crate::guest::*;
+use crate::kernel_log::complains_of_memory_only;
+use crate::run::{Env, Outcome, Test};
+use anyhow::{bail, ensure, Context, Result};
+use avio_abi::ioctl::{remove_flags, Region};
+use avio_abi::pci::task;
+use avio_abi::stor::Status;
+use nix::errno::Errno;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsRawFd;
+
+pub const TESTS: &[Test] = &[
+    ("c5_allocations_of_callers_fail", of_callers),
+    ("c5_allocations_of_workers_fail", of_workers),
+    ("fault_every_third_bio_fails", of_bios),
+];
+
+/// More allocations than any of these tests has.
+const MANY: u32 = 3000;
+
+/// Sets a file of the kernel's fault injection.
+fn inject(kind: &str, settings: &[(&str, &str)]) -> Result<()> {
+    for (name, value) in settings {
+        let path = format!("/sys/kernel/debug/{kind}/{name}");
+        fs::write(&path, value).context(path)?;
+    }
+    Ok(())
+}
+
+/// Lets every kind of allocation fail, silently, in threads that ask for it.
+fn prepare() -> Result<()> {
+    let silent = ("verbose", "0");
+    inject("failslab", &[silent, ("ignore-gfp-wait", "N")])?;
+    let pages = [silent, ("ignore-gfp-wait", "N"), ("min-order", "0")];
+    inject("fail_page_alloc", &pages)?;
+    inject("fail_usercopy", &[silent])
+}
+
+/// The `fail-nth` of a thread of this process.
+struct FailNth(String);
+
+impl FailNth {
+    fn of_this_thread() -> Self {
+        Self("/proc/thread-self/fail-nth".to_owned())
+    }
+
+    fn of(thread: &str) -> Self {
+        Self(format!("/proc/self/task/{thread}/fail-nth"))
+    }
+
+    fn set(&self, nth: u32) -> Result<()> {
+        // Clearing it may itself be what fails; it is clear then.
+        let write = || fs::write(&self.0, nth.to_string());
+        write().or_else(|_| write()).context(self.0.clone())
+    }
+
+    /// Whether the allocation was reached. Clears it.
+    fn happened(&self) -> Result<bool> {
+        let left = fs::read_to_string(&self.0);
+        self.set(0)?;
+        // If reading it is what failed, then nothing did before.
+        Ok(left.is_ok_and(|left| left.trim() == "0"))
+    }
+}
+
+/// Makes a call, and once more if the kernel lacked memory; `None` if the argument could not be copied.
+fn attempt<T>(what: &str, call: impl Fn() -> Result<T, Refused>) -> Result<Option<T>> {
+    match call() {
+        Ok(answer) => Ok(Some(answer)),
+        Err(refused) if refused.errno == Errno::EFAULT => Ok(None),
+        Err(refused) if refused.errno == Errno::ENOMEM => {
+            let again = call().map(Some);
+            again.with_context(|| format!("{what} after {refused}"))
+        }
+        Err(refused) => bail!("{what}: {refused} instead of ENOMEM"),
+    }
+}
+
+fn plain(result: Result<(), Errno>) -> Result<(), Refused> {
+    result.map_err(|errno| Refused {
+        errno,
+        error: None,
+        number: 0,
+        index: 0,
+    })
+}
+
+/// Everything that there is to call, on a guest that has only its memory. Whether all of it was done.
+fn every_call(env: &Env, guest: &Guest, table: &[Region]) -> Result<bool> {
+    let (adapter, fd) = (&guest.adapter, env.device.as_raw_fd());
+    let queue = guest.queues[0].description();
+    type Call<'a> = (&'a str, &'a dyn Fn() -> Result<(), Refused>);
+    let calls: [Call<'_>; 14] = [
+        ("SET_MEMORY", &|| adapter.set_memory(table).map(drop)),
+        ("ADD_LUN", &|| adapter.add_lun(0, fd, 0).map(drop)),
+        ("SET_FEATURES", &|| adapter.set_features(1, guest.features)),
+        ("SET_QUEUE", &|| adapter.set_queue(&queue)),
+        ("START", &|| adapter.start(1)),
+        ("SET_MEMORY", &|| adapter.set_memory(table).map(drop)),
+        ("ADD_LUN", &|| adapter.add_lun(7, fd, 0).map(drop)),
+        ("UPDATE_LUN", &|| adapter.update_lun(7, 0).map(drop)),
+        ("SET_LIMITS", &|| adapter.limit_bytes(7, 1 << 30, 0)),
+        ("GET_LUN", &|| adapter.lun(7).map(drop)),
+        ("TASK", &|| {
+            adapter.task(task::LUN_RESET, 7, (0, 0)).map(drop)
+        }),
+        ("REMOVE_LUN", &|| adapter.remove_lun(7, remove_flags::FORCE)),
+        ("QUIESCE", &|| plain(adapter.quiesce())),
+        ("RESUME", &|| plain(adapter.resume())),
+    ];
+    for (what, call) in calls {
+        if attempt(what, call)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn of_callers(env: &Env) -> Result<Outcome> {
+    prepare()?;
+    let fail = FailNth::of_this_thread();
+    let mut failed = 0;
+    complains_of_memory_only(|| {
+        for nth in 1..MANY {
+            let mut guest = Guest::prepare(&env.device, &Config { luns: &[], ..PLAIN })?;
+            guest.lun = Guest::simple(env)?.lun;
+            guest.make_queues(1, 8)?;
+            // Memory that is there, so that pinning it allocates little.
+            let table = [Region {
+                size: BACK + 65536 - RAM,
+                ..regions(&guest.mapping)[1]
+            }];
+            guest.write_memory(RAM, &vec![0; table[0].size as usize]);
+            fail.set(nth)?;
+            let opened = Adapter::open();
+            let done = every_call(env, &guest, &table);
+            let happened = fail.happened()?;
+            if let Err(error) = opened {
+                let errno = Errno::try_from(error).ok();
+                ensure!(errno == Some(Errno::ENOMEM), "opening: {errno:?}");
+            }
+            if done.with_context(|| format!("allocation {nth}"))? {
+                guest
+                    .works(0, 250)
+                    .with_context(|| format!("after allocation {nth}"))?;
+            }
+            if !happened {
+                return Ok(());
+            }
+            failed = nth;
+        }
+        bail!("more than {MANY} allocations")
+    })?;
+    ensure!(failed > 20, "only {failed} allocations failed");
+    Ok(Outcome::Pass(format!(
+        "{failed} allocations failed, one by one"
+    )))
+}
+
+/// Threads of this process.
+fn threads() -> Result<BTreeSet<String>> {
+    let names = fs::read_dir("/proc/self/task")?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    Ok(names
+        .into_iter()
+        .flat_map(|name| name.into_string())
+        .collect())
+}
+
+fn of_workers(env: &Env) -> Result<Outcome> {
+    prepare()?;
+    let before = threads()?;
+    let mut guest = Guest::simple(env)?;
+    let comm = |thread: &str| fs::read_to_string(format!("/proc/self/task/{thread}/comm"));
+    let is_worker = |thread: &&String| comm(thread).is_ok_and(|name| name.starts_with("avio-stor"));
+    let now = threads()?;
+    let mut workers = now.difference(&before).filter(is_worker);
+    let worker = workers.next().context("the worker's thread")?;
+    let fail = FailNth::of(worker);
+    // A request with all that a request can have.
+    let block = guest.block();
+    let segments: Vec<_> = (0..256).map(|page| (DATA + page * 4096, block)).collect();
+    let len = 256 * block;
+    let entry = with_list(&guest, read(0, 0, &[]), LIST, &segments);
+    guest.store(0, 0, len, 251)?;
+    let (mut failed, mut errors) = (0, 0);
+    complains_of_memory_only(|| {
+        for nth in 1..MANY {
+            fail.set(nth)?;
+            let result = guest.queue().request(&entry);
+            let happened = fail.happened()?;
+            match result?.0 {
+                Status::Ok => {
+                    for (index, (addr, _)) in segments.iter().enumerate() {
+                        let sector = index as u64 * u64::from(block) / 512;
+                        guest.verify(*addr, sector, block, 251)?;
+                    }
+                }
+                Status::NoMemory | Status::IoError | Status::NoSpace => errors += 1,
+                other => bail!("allocation {nth}: {}", other.name()),
+            }
+            if !happened {
+                return Ok(());
+            }
+            failed = nth;
+            guest.works(0, 252)?;
+            guest.store(0, 0, len, 251)?;
+        }
+        bail!("more than {MANY} allocations")
+    })?;
+    guest.canaries()?;
+    Ok(Outcome::Pass(format!(
+        "{failed} allocations failed, {errors} requests with them"
+    )))
+}
+
+fn of_bios(_env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    let kind = "fail_make_request";
+    inject(
+        kind,
+        &[("verbose", "0"), ("interval", "3"), ("times", "-1")],
+    )?;
+    inject(kind, &[("probability", "100")])?;
+    disk.sysfs("make-it-fail", "1")?;
+    let (mut kept, mut errors) = (Vec::new(), 0);
+    for round in 0..200 {
+        // Whatever was said to be written stays; whatever failed may be there or not.
+        guest.fill(DATA, round * 8, 4096, 253);
+        let entry = write(0, round * 8, &[(DATA, 4096)]);
+        match guest.queue().request(&entry)?.0 {
+            Status::Ok => kept.push(round * 8),
+            Status::IoError => errors += 1,
+            other => bail!("round {round}: {}", other.name()),
+        }
+    }
+    disk.sysfs("make-it-fail", "0")?;
+    inject(kind, &[("probability", "0")])?;
+    ensure!(errors > 20, "only {errors} of 200 writes failed");
+    ensure!(
+        kept.len() > 20,
+        "only {} of 200 writes succeeded",
+        kept.len()
+    );
+    for sector in &kept {
+        guest.holds(0, *sector, 4096, 253)?;
+    }
+    let counted = guest.adapter.lun(0)?.statuses[Status::IoError as usize];
+    ensure!(
+        counted == errors,
+        "GET_LUN counts {counted} errors, not {errors}"
+    );
+    guest.works(0, 254)?;
+    Ok(Outcome::Pass(format!("{errors} of 200 writes failed")))
+}

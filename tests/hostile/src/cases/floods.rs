@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! One guest asks for as much as it can; the others must not notice, and the host's log must not fill.
+
+use crate::guest::*;
+use crate::kernel_log::logged;
+use crate::run::{Env, Outcome, Test};
+use anyhow::{ensure, Context, Result};
+use avio_abi::ring::{control, Submission};
+use avio_core::ring::QueueMemory;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("r11_endless_doorbells", doorbells),
+    ("r11_ring_refilled_as_fast_as_it_is_drained", refilled),
+    ("t1_a_flood_leaves_others_their_share", share),
+    ("t2_malformed_requests_do_not_fill_the_log", log),
+];
+
+fn doorbells(env: &Env) -> Result<Outcome> {
+    let mut guest = Guest::start(env, &TWO_QUEUES)?;
+    let until = Instant::now() + Duration::from_millis(1500);
+    let mut kicks = 0u64;
+    while Instant::now() < until {
+        for _ in 0..1000 {
+            guest.queue().kick()?;
+        }
+        kicks += 1000;
+        let other = guest.works(1, kicks);
+        other.context("the other queue under a flood of doorbells")?;
+    }
+    guest.works(0, 12)?;
+    let broken = guest.adapter.queue(0)?.broken;
+    ensure!(broken == 0, "doorbells alone broke the queue");
+    Ok(Outcome::Pass(format!("{kicks} doorbells")))
+}
+
+/// Keeps a queue full: puts each request in again as soon as its answer is there. Returns when `stop` says so and all
+/// is answered.
+fn keep_full(
+    queue: &mut Queue,
+    entry: Submission,
+    stop: &AtomicBool,
+    done: &AtomicU64,
+) -> Result<()> {
+    let entries = queue.view.size.entries() as u16;
+    (0..entries).for_each(|tag| queue.push(&Submission { tag, ..entry }));
+    queue.publish()?;
+    let mut open = entries;
+    while open > 0 {
+        let tag = queue.completion()?.tag;
+        done.fetch_add(1, Ordering::Relaxed);
+        if stop.load(Ordering::Relaxed) {
+            open -= 1;
+        } else {
+            queue.push(&Submission { tag, ..entry });
+            queue.publish()?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs `work` while every queue of a guest with large rings is kept full of requests; how many the guest has had done
+/// meanwhile.
+fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let flooding = Config {
+        queues: 4,
+        size: 256,
+        ..PLAIN
+    };
+    let mut guest = Guest::start(env, &flooding)?;
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let meanwhile = std::thread::scope(|scope| {
+        let (stop, done) = (&stop, &done);
+        let floods: Vec<_> = guest
+            .queues
+            .iter_mut()
+            .map(|queue| scope.spawn(move || keep_full(queue, entry, stop, done)))
+            .collect();
+        let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > 2000));
+        let before = done.load(Ordering::Relaxed);
+        let result = under_way.and_then(|()| work());
+        let meanwhile = done.load(Ordering::Relaxed) - before;
+        stop.store(true, Ordering::Relaxed);
+        for flood in floods {
+            flood.join().expect("flood")?;
+        }
+        result.map(|()| meanwhile)
+    })?;
+    guest.works(0, 220)?;
+    Ok(meanwhile)
+}
+
+fn refilled(env: &Env) -> Result<Outcome> {
+    // What fails at once never leaves the worker, so that it is the worker that must give way.
+    let failing = read(0, 0, &[]);
+    let bystander = || (0..5).try_for_each(|_| env.bystander.goes_on());
+    let meanwhile = beside_flood(env, failing, bystander)?;
+    Ok(Outcome::Pass(format!(
+        "{meanwhile} requests failed meanwhile"
+    )))
+}
+
+fn share(env: &Env) -> Result<Outcome> {
+    const REQUESTS: u64 = 200;
+    const DEPTH: u64 = 4 * 256;
+    let mut victim = Guest::simple(env)?;
+    let work = || (0..REQUESTS).try_for_each(|_| victim.queue().ok(&read(0, 0, &[(DATA, 4096)])));
+    let meanwhile = beside_flood(env, read(0, 0, &[(DATA, 4096)]), work)?;
+    // A request has to wait for no more than what the other had in its rings when it came.
+    let fair = meanwhile <= REQUESTS * DEPTH;
+    ensure!(fair, "{meanwhile} requests of the flood against {REQUESTS}");
+    Ok(Outcome::Pass(format!(
+        "{meanwhile} of the flood against {REQUESTS}"
+    )))
+}
+
+fn log(env: &Env) -> Result<Outcome> {
+    const MOST: usize = 20;
+    let mut guest = Guest::simple(env)?;
+    let bad = [
+        read(0, 0, &[]),
+        read(0, u64::MAX, &[(DATA, 4096)]),
+        read(0, 0, &[(0, 4096)]),
+        read(0, 0, &[(DATA, 4096)]).on(77),
+        read(0, 0, &[(DATA, 1)]),
+        flush(0).flagged(0xff),
+        list(4, 0, 64),
+        list(300, 0, 64),
+    ];
+    let tagged = |(tag, entry)| Submission { tag, ..entry };
+    let bad: Vec<_> = (0..).zip(bad).map(tagged).collect();
+    let lines = logged(|| {
+        for _ in 0..500 {
+            guest.queue().all(&bad)?;
+        }
+        for _ in 0..50 {
+            guest
+                .queue()
+                .view
+                .store_release(control::SQ_TAIL, 0x8000_0000);
+            guest.queue().kick()?;
+            guest.broken(0, avio_abi::ring::Broken::SubmissionIndex)?;
+            guest.restart()?;
+        }
+        let adapter = &guest.adapter;
+        for _ in 0..200 {
+            let refused = [
+                adapter.start(1).is_err(),
+                adapter.set_memory(&[]).is_err(),
+                adapter.add_lun(0, -1, 0).is_err(),
+                adapter.remove_lun(7, 0).is_err(),
+            ];
+            ensure!(refused == [true; 4], "a bad call was accepted: {refused:?}");
+        }
+        Ok(())
+    })?;
+    let first = lines.first().map_or("", String::as_str).trim();
+    let count = lines.len();
+    ensure!(
+        count <= MOST,
+        "{count} lines in the kernel's log, the first: {first}"
+    );
+    guest.works(0, 221)?;
+    Ok(Outcome::Pass(format!("{count} lines in the kernel's log")))
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Odd but legal use of rings, tags and interrupts, which must work.
+
+use crate::adapter::Adapter;
+use crate::guest::*;
+use crate::run::{pass, Env, Outcome, Test};
+use anyhow::{ensure, Context, Result};
+use avio_abi::stor::Status;
+use std::time::Instant;
+
+pub const TESTS: &[Test] = &[
+    ("legal_tags_in_any_order", tags),
+    ("legal_full_ring", full_ring),
+    ("legal_rings_wrap", wrap),
+    ("legal_smallest_and_largest_ring", ring_sizes),
+    ("legal_coalesced_interrupts", coalesced),
+    ("legal_several_queues", queues),
+];
+
+/// Blocks that [`laid_down`] lays down.
+const BLOCKS: u32 = 64;
+
+/// A guest with a ring of this size, on a disk that holds what [`batch`] reads.
+fn laid_down(env: &Env, size: u32) -> Result<Guest> {
+    let mut guest = Guest::start(env, &Config { size, ..PLAIN })?;
+    let len = BLOCKS * guest.block();
+    guest.store(0, 0, len, 85)?;
+    Ok(guest)
+}
+
+/// All at once, reads of one block each, of different blocks to different pages, verified.
+fn batch(guest: &mut Guest, tags: &[u16]) -> Result<()> {
+    let block = guest.block();
+    let step = u64::from(block) / 512;
+    let place = |index: usize| DATA + index as u64 * 4096;
+    let sector = |index: usize| index as u64 % u64::from(BLOCKS) * step;
+    let reads: Vec<_> = tags
+        .iter()
+        .enumerate()
+        .map(|(index, tag)| read(*tag, sector(index), &[(place(index), block)]))
+        .collect();
+    let answers = guest.queue().all(&reads)?;
+    let right = answers.iter().all(|status| *status == Status::Ok);
+    ensure!(right, "{answers:?}");
+    (0..tags.len()).try_for_each(|index| guest.verify(place(index), sector(index), block, 85))
+}
+
+fn tags(env: &Env) -> Result<Outcome> {
+    let mut guest = laid_down(env, 8)?;
+    let (short, long) = ([7, 0, 6, 1], [7, 6, 5, 4, 3, 2, 1, 0]);
+    for order in [&short[..], &[3], &[5, 4, 3, 2, 1, 0], &[2, 7], &long] {
+        batch(&mut guest, order)?;
+    }
+    pass()
+}
+
+fn full_ring(env: &Env) -> Result<Outcome> {
+    let mut guest = laid_down(env, 64)?;
+    let tags: Vec<u16> = (0..64).collect();
+    (0..10).try_for_each(|_| batch(&mut guest, &tags))?;
+    pass()
+}
+
+fn wrap(env: &Env) -> Result<Outcome> {
+    for size in [2, 4, 8] {
+        let mut guest = laid_down(env, size)?;
+        for round in 0..40u32 {
+            let tag = |index| ((index + round) % size) as u16;
+            let tags: Vec<u16> = (0..=round % size).map(tag).collect();
+            let done = batch(&mut guest, &tags);
+            done.with_context(|| format!("ring of {size}, round {round}"))?;
+        }
+    }
+    pass()
+}
+
+fn ring_sizes(env: &Env) -> Result<Outcome> {
+    let largest = Adapter::open()?.info()?.max_queue_size;
+    for size in [2, largest] {
+        let mut guest = laid_down(env, size)?;
+        // Tags from the upper end.
+        let tags: Vec<u16> = (0..size as u16).rev().take(300).collect();
+        (0..8).try_for_each(|_| batch(&mut guest, &tags))?;
+    }
+    Ok(Outcome::Pass(format!("2 and {largest}")))
+}
+
+fn coalesced(env: &Env) -> Result<Outcome> {
+    let mut guest = laid_down(env, 8)?;
+    for round in 0..200u32 {
+        let count = round % 8 + 1;
+        let queue = guest.queue();
+        (0..count).for_each(|tag| queue.push(&read(tag as u16, 0, &[(DATA, 4096)])));
+        queue.publish()?;
+        let mut left = count;
+        while left > 0 {
+            // One interrupt, with the last of them.
+            if !queue.collect.arm(&queue.view, left - 1) {
+                let came = queue.interrupt(Instant::now() + PATIENCE)?;
+                ensure!(
+                    came,
+                    "round {round}: no interrupt, {left} of {count} to come"
+                );
+            }
+            while let Some(completion) = queue.collect.take(&queue.view) {
+                let status = completion.status;
+                ensure!(status == Status::Ok as u8, "status {status}");
+                left -= 1;
+            }
+        }
+    }
+    let status = guest.adapter.queue(0)?;
+    let (requests, interrupts) = (status.requests, status.interrupts);
+    Ok(Outcome::Pass(format!(
+        "{requests} requests, {interrupts} interrupts"
+    )))
+}
+
+fn queues(env: &Env) -> Result<Outcome> {
+    let queues = Adapter::open()?.info()?.max_queues.min(4);
+    let mut guest = Guest::start(env, &Config { queues, ..PLAIN })?;
+    for round in 0..10 {
+        let mut each = (0..queues as usize).rev();
+        each.try_for_each(|queue| guest.works(queue, round))?;
+    }
+    for queue in 0..queues {
+        let requests = guest.adapter.queue(queue)?.requests;
+        ensure!(
+            requests == 20,
+            "queue {queue} counts {requests} requests instead of 20"
+        );
+    }
+    Ok(Outcome::Pass(format!("{queues} queues")))
+}

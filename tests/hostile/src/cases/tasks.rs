@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Task commands: they mark what is in flight, and race with its completion as often as they like.
+
+use crate::adapter::refused;
+use crate::backing::{Mapped, NullBlk};
+use crate::guest::*;
+use crate::run::{pass, Env, Outcome, Test};
+use anyhow::{ensure, Context, Result};
+use avio_abi::ioctl::SetupError;
+use avio_abi::pci::task::{ABORT, LUN_RESET, OPEN_GATE};
+use avio_abi::stor::Status;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const TESTS: &[Test] = &[
+    ("s10_abort_of_what_the_backing_has", abort),
+    ("s10_lun_reset_of_what_the_backing_has", lun_reset),
+    ("s10_aborts_race_completions", race),
+    ("s10_tasks_for_what_is_not_there", not_there),
+];
+
+/// Requests to a LUN whose backing stands still; what `command` marks ends as Aborted, the rest is carried out.
+fn marks(
+    env: &Env,
+    command: impl FnOnce(&Guest) -> Result<u32>,
+    wanted: [Status; 4],
+) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    let luns = [(0, 0), (1, 0)];
+    let mut guest = Guest::on(
+        &device.open()?,
+        &Config {
+            luns: &luns,
+            ..PLAIN
+        },
+    )?;
+    let held = device.suspend()?;
+    let place = |tag: u16| [(DATA + u64::from(tag) * 4096, 4096)];
+    let read = |tag| read(tag, 0, &place(tag));
+    guest
+        .queue()
+        .go(&[read(0), read(1), read(2), read(3).on(1)])?;
+    wait_for("four in flight", || {
+        Ok(guest.adapter.queue(0)?.in_flight == 4)
+    })?;
+    let has = command(&guest)?;
+    let marked = wanted.iter().filter(|status| **status == Status::Aborted);
+    let marked = marked.count() as u32;
+    ensure!(has == marked, "the backing has {has} of them, not {marked}");
+    let posted = guest.queue().view.posted();
+    ensure!(posted == 0, "an answer while the backing has the memory");
+    env.bystander.goes_on()?;
+    held.resume()?;
+    let answers = guest.queue().answers(&[0, 1, 2, 3])?;
+    ensure!(answers == wanted, "{answers:?}");
+    guest
+        .works(0, 200)
+        .context("with the tags that were aborted")?;
+    pass()
+}
+
+fn abort(env: &Env) -> Result<Outcome> {
+    use Status::{Aborted, Ok as Done};
+    let command = |guest: &Guest| Ok(guest.adapter.task(ABORT, 0, (0, 1))?);
+    marks(env, command, [Done, Aborted, Done, Done])
+}
+
+fn lun_reset(env: &Env) -> Result<Outcome> {
+    use Status::{Aborted, Ok as Done};
+    let command = |guest: &Guest| Ok(guest.adapter.task(LUN_RESET, 0, (0, 0))?);
+    marks(env, command, [Aborted, Aborted, Aborted, Done])
+}
+
+fn race(env: &Env) -> Result<Outcome> {
+    let mut guest = Guest::start(env, &TWO_QUEUES)?;
+    let stop = AtomicBool::new(false);
+    let reads: Vec<_> = (0..8).map(|tag| read(tag, 0, &[(DATA, 4096)])).collect();
+    let mut seen = [0u32; Status::ALL.len()];
+    let Guest {
+        adapter, queues, ..
+    } = &mut guest;
+    let tasks = std::thread::scope(|scope| {
+        let flooder = scope.spawn(|| -> Result<u64> {
+            let mut tasks = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for tag in 0..8 {
+                    adapter.task(ABORT, 0, (0, tag))?;
+                }
+                adapter.task(LUN_RESET, 0, (0, 0))?;
+                tasks += 9;
+            }
+            Ok(tasks)
+        });
+        let result = (0..1000).try_for_each(|_| -> Result<()> {
+            for status in queues[0].all(&reads)? {
+                seen[status as usize] += 1;
+            }
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        flooder
+            .join()
+            .expect("flooder")
+            .and_then(|tasks| result.map(|()| tasks))
+    })?;
+    let (done, aborted) = (seen[Status::Ok as usize], seen[Status::Aborted as usize]);
+    ensure!(done + aborted == 8000, "of 8000: {seen:?}");
+    // What a task has marked must not stick to the tag.
+    guest.works(0, 201)?;
+    guest.works(1, 202)?;
+    guest.canaries()?;
+    Ok(Outcome::Pass(format!(
+        "{tasks} tasks, {aborted} of 8000 requests aborted"
+    )))
+}
+
+fn not_there(env: &Env) -> Result<Outcome> {
+    let mut guest = Guest::simple(env)?;
+    let adapter = &guest.adapter;
+    for kind in [0, 4, u32::MAX] {
+        let what = format!("task {kind}");
+        refused(&what, adapter.task(kind, 0, (0, 0)), SetupError::TaskRange)?;
+    }
+    for request in [
+        (1, 0),
+        (64, 0),
+        (u32::MAX, 0),
+        (0, 8),
+        (0, 0xffff),
+        (0, u32::MAX),
+    ] {
+        let what = format!("ABORT of {request:?}");
+        refused(
+            &what,
+            adapter.task(ABORT, 0, request),
+            SetupError::TaskRange,
+        )?;
+    }
+    for kind in [LUN_RESET, OPEN_GATE] {
+        for (lun, wanted) in [
+            (1, SetupError::LunAbsent),
+            (255, SetupError::LunAbsent),
+            (256, SetupError::LunRange),
+            (u32::MAX, SetupError::LunRange),
+        ] {
+            let what = format!("task {kind} of LUN {lun}");
+            refused(&what, adapter.task(kind, lun, (0, 0)), wanted)?;
+        }
+    }
+    // Nothing is in flight: legal, and without effect.
+    let none = adapter.task(ABORT, 0, (0, 3))? + adapter.task(LUN_RESET, 0, (0, 0))?;
+    ensure!(none == 0, "{none} requests of none");
+    guest.works(0, 203)?;
+    pass()
+}

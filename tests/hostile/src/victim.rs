@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! A guest in a process of its own, which is there to be killed.
+
+use crate::adapter::Adapter;
+use crate::guest::{read, regions, Guest, DATA, PLAIN};
+use crate::run::read_write;
+use crate::sys::Mapping;
+use anyhow::{ensure, Context, Result};
+use clap::ValueEnum;
+use std::convert::Infallible;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// How far a victim gets before it says so.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Step {
+    Opened,
+    Memory,
+    Lun,
+    Queues,
+    Running,
+    Quiesced,
+    /// Its queue has been broken.
+    Broken,
+    /// Goes on reading without end.
+    Loaded,
+    /// Goes through all steps and back, over and over.
+    Looping,
+}
+
+/// Plays the victim.
+pub fn play(device: &Path, step: Step) -> Result<()> {
+    let _kept: Box<dyn std::any::Any> = match step {
+        Step::Opened => Box::new(Adapter::open()?),
+        Step::Memory => {
+            let (adapter, mapping) = (Adapter::open()?, Mapping::new(crate::guest::MAPPING)?);
+            adapter.set_memory(&regions(&mapping))?;
+            Box::new((adapter, mapping))
+        }
+        Step::Looping => {
+            ready();
+            loop {
+                Guest::on(&read_write(device)?, &PLAIN)?.works(0, 1)?;
+            }
+        }
+        _ => Box::new(guest(device, step)?),
+    };
+    ready();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A guest that has come to a later step.
+fn guest(device: &Path, step: Step) -> Result<Guest> {
+    let mut guest = Guest::prepare(&read_write(device)?, &PLAIN)?;
+    if step == Step::Lun {
+        return Ok(guest);
+    }
+    guest.set_up(1, 8)?;
+    match step {
+        Step::Queues => {
+            guest.adapter.stop()?;
+            guest.adapter.set_features(1, guest.features)?;
+            guest.adapter.set_queue(&guest.queues[0].description())?;
+        }
+        Step::Quiesced => guest.adapter.quiesce()?,
+        Step::Broken => guest.queue().go(&[read(8, 0, &[(DATA, 4096)])])?,
+        Step::Loaded => {
+            guest.works(0, 1)?;
+            ready();
+            match load(&mut guest)? {}
+        }
+        _ => {}
+    }
+    Ok(guest)
+}
+
+/// Reads without end.
+fn load(guest: &mut Guest) -> Result<Infallible> {
+    let reads: Vec<_> = (0..8).map(|tag| read(tag, 0, &[(DATA, 1 << 16)])).collect();
+    loop {
+        guest.queue().all(&reads)?;
+    }
+}
+
+fn ready() {
+    println!("ready");
+}
+
+/// A victim that has come to its step.
+pub struct Victim(Child);
+
+impl Victim {
+    pub fn new(device: &Path, step: Step) -> Result<Self> {
+        let step_name = step.to_possible_value().context("a step's name")?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("--device")
+            .arg(device)
+            .args(["victim", step_name.get_name()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut victim = Self(child);
+        let out = victim.0.stdout.take().context("its output")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        ensure!(line == "ready\n", "the victim at {step:?}: {line}");
+        Ok(victim)
+    }
+
+    /// Kills it without waiting.
+    pub fn kill(&mut self) -> Result<()> {
+        Ok(self.0.kill()?)
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_gone(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.kill();
+        let _ = self.0.wait();
+    }
+}
