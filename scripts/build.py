@@ -102,8 +102,9 @@ def install(tree):
 
 
 def cargo_env(target="cargo-target", **more):
-    """Environment for cargo in the root."""
-    return {"CARGO_TARGET_DIR": str(CACHE / target), "CARGO_TERM_COLOR": "never", **more}
+    """Environment for cargo in the root. CARGO_TARGET_DIR may name another folder, in the cache or in the checkout."""
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", CACHE)) / target
+    return {"CARGO_TARGET_DIR": str(folder), "CARGO_TERM_COLOR": "never", **more}
 
 
 def programs(what, where, *arguments):
