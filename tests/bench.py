@@ -1,42 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""`make bench`: boots the test machine once, runs tests/vm/bench.py in it, prints its figures side by side and writes
-them to docs/benchmarks.md."""
+"""`make bench`: boots the test machine, runs tests/vm/bench.py in it, and writes docs/benchmarks.json, docs/benchmarks.md
+and the plots beside them. `make bench BENCH=full` measures every load at every depth, not only what the targets need."""
 
+import argparse
 import datetime
 import json
+import os
 import platform
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts"), str(Path(__file__).resolve().parent / "bench")]
 
 import build
 import host
 import initramfs
+import report
+import root
 import vm
 from host import CHECKOUT, Problem, minutes, say
 
-REPORT = CHECKOUT / "docs" / "benchmarks.md"
-COLUMNS = [("way", "way"), ("depth", "depth"), ("iops", "I/Os a second"), ("exits", "VM exits an I/O")]
-COLUMNS += [("doorbells", "doorbells an I/O"), ("interrupts", "interrupts an I/O"), ("cpu_us", "CPU an I/O, µs")]
-
-
-def cell(value):
-    """A figure as a table shows it; a way of I/O that does not have it, a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return str(value)
-
-
-def table(rows):
-    """The figures as a Markdown table with aligned columns."""
-    lines = [[title for _, title in COLUMNS]] + [[cell(row.get(key)) for key, _ in COLUMNS] for row in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    text = ["| " + " | ".join(word.ljust(width) for word, width in zip(line, widths)) + " |" for line in lines]
-    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(text)
+# A cell's window and all around it, generously, in seconds; and a guest's boot.
+CELL_LIMIT, BOOTS_LIMIT = 30, 600
 
 
 def processor():
@@ -47,53 +32,82 @@ def processor():
     return platform.processor()
 
 
-def report(rows, release):
-    """docs/benchmarks.md."""
+def machine():
+    """What the figures were taken on."""
     kind, why = vm.accelerator()
     emulated = "an emulated AMD EPYC with SVM (TCG)" if kind == "tcg" else "the machine's own (KVM)"
-    return f"""<!-- SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 -->
-# Benchmarks
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": processor(),
+        "processors": 2,
+        "accelerator": f"{emulated}: {why}",
+        "qemu": root.output(["qemu-system-x86_64", "--version"]).splitlines()[0].removeprefix("QEMU emulator version "),
+    }
 
-Written by `make bench`; do not edit. All rows are from one run, one after the other.
 
-- date: {datetime.date.today().isoformat()}
-- test machine: Linux {release}, 2 processors, {emulated}: {why}
-- on: {processor()}
-- load: fio, 4 KiB random reads, O_DIRECT, libaio, one job; guests have one processor and 512 MiB
-- device: null_blk without latency, so that nothing but the path is measured
-- all figures are counted on the test machine over the same window of each run: reads by the device, exits by KVM,
-  processor time (of host and guest together) by the kernel
-- QEMU virtio-blk: io_uring, one IOThread, cache.direct=on
+def matrix(initrd, selection, seconds, ways):
+    """All cells in one VM."""
+    results = {"rows": []}
 
-{table(rows)}
+    def row(line):
+        if line.startswith("BENCH-RUN "):
+            results.update(json.loads(line.removeprefix("BENCH-RUN ")))
+            say(f"{results['cells']} cells, about {minutes(results['cells'] * (seconds + 4) + 90)}")
+        elif line.startswith("BENCH "):
+            rows = results["rows"]
+            rows.append(json.loads(line.removeprefix("BENCH ")))
+            say(f"{len(rows):4} of {results['cells']}  " + "{way}, queues {queues}, LUNs {luns}: {load} {block}, depth {depth}: {iops:,.0f} I/Os a second".format(**rows[-1]))
+        elif line.startswith("BENCH-SINGLE "):
+            results.setdefault("single", {}).update(json.loads(line.removeprefix("BENCH-SINGLE ")))
 
-Under TCG a VM exit costs many times what it costs on a real processor, and all else is slower; compare rows, not
-machines.
-"""
+    inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", selection, seconds, *ways]
+    limit = BOOTS_LIMIT + CELL_LIMIT * (500 if selection == "full" else 50)
+    result = vm.run(inside, "bench", cpus=2, timeout=limit, on_line=row, append=["kunit.autorun=0"])
+    if result.failure():
+        raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")
+    return results
+
+
+def instructions():
+    """What an I/O costs in instructions, counted in a VM of its own."""
+    found = {"instructions": [], "single": {}}
+
+    def row(line):
+        if line.startswith("BENCH-COUNT "):
+            found["instructions"].append(json.loads(line.removeprefix("BENCH-COUNT ")))
+            say("{way}, depth {depth}: {instructions:,.0f} instructions an I/O".format(**found["instructions"][-1]))
+        elif line.startswith("BENCH-SINGLE "):
+            found["single"].update(json.loads(line.removeprefix("BENCH-SINGLE ")))
+
+    # One virtual nanosecond for each instruction; that needs an emulated processor, whatever the machine has.
+    os.environ["AVIO_ACCEL"] = "tcg"
+    inside, count = ["/avio/tests/vm/bench_instructions.py"], ["-icount", "shift=0"]
+    result = vm.run(inside, "bench-instructions", cpus=1, timeout=600, qemu=count, on_line=row, append=["kunit.autorun=0"])
+    if result.failure():
+        raise Problem(f"the VM that counts instructions: {result.failure()}; its log: {result.log}")
+    return found
 
 
 def main():
     """Build, boot, count, write."""
+    parser = argparse.ArgumentParser(description="Measure AVIO beside its peers.")
+    parser.add_argument("--seconds", type=float, default=3, help="of each cell's window")
+    parser.add_argument("--only", action="append", default=[], metavar="WAY", help="only this way of I/O; nothing is written then")
+    args = parser.parse_args()
+    selection = os.environ.get("BENCH") or "quick"
+    if selection not in ("quick", "full"):
+        raise Problem(f"BENCH is '{selection}'; it must be quick or full")
     build.modules("normal")
     build.userspace()
     initrd = initramfs.make("bench", "normal", programs=["/usr/bin/fio"])
-    rows, release = [], []
-
-    def row(line):
-        if line.startswith("BENCH-KERNEL "):
-            release.append(line.split()[1])
-        elif line.startswith("BENCH "):
-            rows.append(json.loads(line[len("BENCH ") :]))
-            say("{way}, depth {depth}: {iops:,.0f} I/Os a second".format(**rows[-1]))
-
-    say("Measuring: bare host, AVIO, QEMU virtio-blk, at depths 1 and 32")
-    inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}"]
-    result = vm.run(inside, "bench", cpus=2, timeout=900, on_line=row)
-    if result.failure():
-        raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(report(rows, release[0]), encoding="utf-8")
-    say(f"\n{table(rows)}\n\nwritten to {REPORT.relative_to(CHECKOUT)}; it took {minutes(result.seconds)}")
+    results = matrix(initrd, selection, args.seconds, args.only) | {"selection": selection, "seconds": args.seconds} | machine()
+    if args.only:
+        return say(report.cells(results["rows"]))
+    report.DATA.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    report.write()
+    say("\n" + report.table(["what", "measured", "target", "reached"], report.targets.against(results)))
+    say(f"\nwritten to {report.REPORT.relative_to(CHECKOUT)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,115 +1,148 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""In the VM: 4 KiB random reads from one null_blk device by three ways: by the bare host, by a guest through AVIO, and
-by a guest on QEMU's virtio-blk with io_uring and an IOThread. The one argument is the guest's initramfs.
+"""In the VM: the same loads on null_blk by every way of I/O, one after the other. Arguments: the guests' initramfs,
+`quick` or `full`, the seconds of a window, and the ways to measure (all, if none is named).
 
-All is counted here, on the host, over the same window of each run: reads by the device's own counter, VM exits by
-KVM's, processor time by the kernel's."""
+A line `BENCH {…}` for each cell; `BENCH-RUN {…}` before them tells what is to come."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import GUEST_IMAGE, Guest, counters, insert, modprobe, remove, wait_for
+from bench_counters import doorbell_probe, per_io, sample, sectors
+from bench_ways import WAYS
+from common import Failure, modprobe, wait_for
 
-DEVICE = "nullb0"
-DEPTHS = (1, 32)
-WARM_UP, WINDOW = 4, 8  # seconds
-FIO = ["--name=bench", "--rw=randread", "--bs=4k", "--direct=1", "--ioengine=libaio", "--randrepeat=1", "--time_based"]
-
-
-def busy_seconds():
-    """Processor time of the whole machine, all but idle and waiting (proc(5), /proc/stat)."""
-    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def sample(modules):
-    """All counters, now."""
-    found = {
-        "time": time.monotonic(),
-        "reads": int(Path(f"/sys/block/{DEVICE}/stat").read_text(encoding="ascii").split()[0]),
-        "exits": int(Path("/sys/kernel/debug/kvm/exits").read_text(encoding="ascii")),
-        "cpu": busy_seconds(),
-    }
-    if modules:
-        sums = counters()[0]
-        found |= {name: sums.get(name, 0) for name in ("doorbells", "interrupts")}
-    return found
+BARE = "bare host"
+MANY_LUNS = 128
+WARM_UP = 1  # seconds, from the first I/Os on
+# What fio needs at its end; a window that reaches into it is an error.
+MARGIN = 1.5
+# What each load is for fio, but for block size and depth. The guest has the same in guest/bench.sh.
+FIO = ["--name=bench", "--direct=1", "--ioengine=libaio", "--randrepeat=1", "--norandommap", "--invalidate=0"]
+FIO += ["--disk_util=0", "--eta=never", "--time_based"]
+LOADS = {
+    "randread": ["--rw=randread"],
+    "randwrite": ["--rw=randwrite"],
+    "mix": ["--rw=randrw", "--rwmixread=70"],
+    "read": ["--rw=read"],
+}
 
 
-def measure(way, depth, modules=False):
-    """Wait until the load is steady, count over a window, and print what came of it."""
+@dataclass(frozen=True)
+class Cell:
+    """One measurement of a way: a load at a depth for each job."""
+
+    load: str
+    block: int
+    depth: int
+
+    def name(self):
+        """As the guest is told it."""
+        return f"{self.load}:{self.block}:{self.depth}"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """One guest, and what it measures. Jobs are as many as processors and queues."""
+
+    way: str
+    queues: int
+    luns: int
+    cells: tuple
+
+
+QUICK = (Cell("randread", 4096, 1), Cell("randread", 4096, 32))
+FULL = tuple(
+    Cell(load, block, depth)
+    for load, block in [("randread", 4096), ("randread", 8192), ("randwrite", 4096), ("mix", 4096), ("mix", 8192), ("read", 131072)]
+    for depth in (1, 4, 32, 128)
+)
+BUSY = Cell("randread", 4096, 128)
+
+
+def plan(selection, ways):
+    """What is measured: of the quick selection only what the targets need."""
+    boots = []
+    for way in ways:
+        if selection == "full":
+            boots += [Boot(way, queues, 1, FULL) for queues in (1, 2)]
+        else:
+            boots.append(Boot(way, 1, 1, QUICK + ((BUSY,) if way == "AVIO" else ())))
+        if way == "AVIO":
+            boots += [Boot(way, 2, 1, QUICK)] if selection == "quick" else []
+            boots.append(Boot(way, 1, MANY_LUNS, (BUSY,)))
+    return boots
+
+
+def devices(luns):
+    """The devices of a guest with so many LUNs."""
+    return ["nullb0"] if luns == 1 else [f"nullb{number}" for number in range(1, luns + 1)]
+
+
+def measure(boot, cell, seconds, ended):
+    """Wait until the load is steady and count over a window; the row. `ended` tells whether the load is over."""
+    names = devices(boot.luns)
+    before = sectors(names)
+    wait_for(lambda: ended() or sectors(names) > before + 100 * cell.block // 512, 60, f"the first I/Os of {cell.name()}")
     time.sleep(WARM_UP)
-    before = sample(modules)
-    time.sleep(WINDOW)
-    after = sample(modules)
-    spent = {name: after[name] - before[name] for name in before}
-    reads = max(spent["reads"], 1)
-    row = {"way": way, "depth": depth, "iops": spent["reads"] / spent["time"], "cpu_us": spent["cpu"] * 1e6 / reads}
-    row |= {name: spent[name] / reads for name in ("exits", "doorbells", "interrupts") if name in spent}
-    print("BENCH " + json.dumps(row), flush=True)
+    first = sample(names)
+    time.sleep(seconds)
+    last = sample(names)
+    if ended():
+        raise Failure(f"{boot.way}, {cell.name()}: the load ended before its window")
+    row = {"way": boot.way, "queues": boot.queues, "luns": boot.luns, **asdict(cell)}
+    return row | per_io(first, last, cell.block, guest=boot.way != BARE)
 
 
-def bare():
+def bare(boot, seconds):
     """fio on the host itself."""
-    for depth in DEPTHS:
-        line = ["fio", *FIO, f"--filename=/dev/{DEVICE}", f"--iodepth={depth}", f"--runtime={WARM_UP + WINDOW + 5}"]
+    for cell in boot.cells:
+        line = ["fio", *FIO, *LOADS[cell.load], f"--bs={cell.block}", f"--iodepth={cell.depth}", f"--numjobs={boot.queues}"]
+        line += ["--filename=/dev/nullb0", f"--runtime={1000 * (WARM_UP + seconds + 30):.0f}ms"]
         with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
-            measure("bare host", depth)
+            yield measure(boot, cell, seconds, lambda: process.poll() is not None)
             process.terminate()
 
 
-def in_guest(way, guest, modules=False):
-    """The guest says which depth it begins with."""
-    try:
-        for depth in DEPTHS:
-            wait_for(lambda depth=depth: guest.said(f"GUEST-BENCH {depth}."), 120, f"depth {depth}; said: {guest.tail()}")
-            measure(way, depth, modules)
-    finally:
-        guest.kill()
+def in_guest(boot, seconds, initrd):
+    """A guest says which cell it begins with, and at its end how many interrupts and sectors it had."""
+    cells = ",".join(cell.name() for cell in boot.cells)
 
+    def start(kind, disks, options):
+        options += f" lapic=notscdeadline avio_cells={cells} avio_ms={1000 * (WARM_UP + seconds + MARGIN):.0f}"
+        return kind("bench", disks, initrd, cpus=boot.queues, append=options)
 
-def avio(initrd):
-    """Our VMM, our driver, our module."""
-    insert()
-    seconds = WARM_UP + WINDOW + 4
-    append = f"lapic=notscdeadline avio_disks=1 avio_seconds={seconds}"
-    in_guest("AVIO", Guest("bench", [f"path=/dev/{DEVICE}"], initrd, append=append, quiet=True), modules=True)
-    wait_for(lambda: Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii").strip() == "0", 20, "the adapter's end")
-    remove()
-
-
-class QemuGuest(Guest):
-    """The same guest on QEMU with virtio-blk."""
-
-    def command(self, disks, initrd, cmdline, cpus, memory):
-        """QEMU's command line."""
-        return [
-            "qemu-system-x86_64", "-machine", "q35,accel=kvm", "-cpu", "host", "-smp", cpus, "-m", memory,
-            "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-            "-kernel", GUEST_IMAGE, "-initrd", initrd, "-append", cmdline,
-            "-object", "iothread,id=io0",
-            "-blockdev", f"driver=host_device,node-name=d0,filename={disks[0]},aio=io_uring,cache.direct=on",
-            "-device", "virtio-blk-pci,drive=d0,iothread=io0",
-        ]  # fmt: skip
-
-
-def virtio(initrd):
-    """QEMU's virtio-blk."""
-    append = f"lapic=notscdeadline avio_device=vda avio_seconds={WARM_UP + WINDOW + 4}"
-    in_guest("QEMU virtio-blk", QemuGuest("bench", [f"/dev/{DEVICE}"], initrd, append=append, quiet=True))
+    with WAYS[boot.way]([f"/dev/{name}" for name in devices(boot.luns)], start) as guest:
+        for cell in boot.cells:
+            say = f"GUEST-BENCH {cell.name()}."
+            wait_for(lambda say=say: guest.said(say) or guest.process.poll() is not None, 180, f"{say} of {boot.way}: {guest.tail()}")
+            end = f"counted:{cell.name()}"
+            row = measure(boot, cell, seconds, lambda end=end: guest.value(end))
+            wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()}: {guest.tail()}")
+            interrupts, moved = map(int, guest.value(end).split())
+            yield row | {"interrupts": interrupts / max(moved * 512 / cell.block, 1)}
 
 
 def main():
-    """One after the other, on the same device."""
-    print(f"BENCH-KERNEL {os.uname().release}", flush=True)
-    modprobe("null_blk", "nr_devices=1", "gb=4", "bs=512", "irqmode=0", "queue_mode=2", "submit_queues=2", "hw_queue_depth=256")
-    bare()
-    avio(sys.argv[1])
-    virtio(sys.argv[1])
+    """One after the other, on the same devices."""
+    initrd, selection, seconds, *ways = sys.argv[1:]
+    boots = plan(selection, ways or [BARE, *WAYS])
+    cells = sum(len(boot.cells) for boot in boots)
+    print("BENCH-RUN " + json.dumps({"kernel": os.uname().release, "cells": cells}), flush=True)
+    options = ["gb=4", "bs=512", "irqmode=0", "queue_mode=2", "submit_queues=2", "hw_queue_depth=256"]
+    modprobe("null_blk", f"nr_devices={1 + MANY_LUNS}", *options)
+    Path("/sys/block/nullb0/queue/scheduler").write_text("none", encoding="ascii")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(doorbell_probe())
+        for boot in boots:
+            rows = bare(boot, float(seconds)) if boot.way == BARE else in_guest(boot, float(seconds), initrd)
+            for row in rows:
+                print("BENCH " + json.dumps(row), flush=True)
 
 
 main()

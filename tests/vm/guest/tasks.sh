@@ -253,14 +253,5 @@ task_busy() {
         --ioengine=libaio --iodepth=32 --randrepeat=1 --output=/tmp/fio.out
 }
 
-# The load of the benchmark, at each depth for avio_seconds, on our disk or on the device named.
-task_bench() {
-    [ -n "$avio_device" ] || { load; avio_device=$(disk 1); }
-    for depth in 1 32; do
-        echo "GUEST-BENCH $depth."
-        fio --name=bench --filename=/dev/$avio_device --rw=randread --bs=4k --iodepth=$depth --direct=1 --ioengine=libaio \
-            --randrepeat=1 --time_based --runtime="$avio_seconds" --output=/tmp/fio.out || cat /tmp/fio.out
-    done
-}
-
 task_demo() { . /demo.sh; }
+task_bench() { . /bench.sh; }

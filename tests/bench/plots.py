@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""Draws docs/benchmarks.json as docs/bench-*.svg. Runs in an environment of its own that has matplotlib, which `ensure`
+makes in the cache; `tests/bench.py` calls it so, and only `draw` needs matplotlib."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+MATPLOTLIB = "matplotlib==3.10.*"
+# What a bar is made of, from its foot: the key in a row, and its name in the legend.
+RATE = [("iops", None)]
+CROSSINGS = [("doorbells", "doorbells"), ("interrupts", "interrupts"), ("other_exits", "other exits")]
+CPU = [("cpu_guest_us", "guest"), ("cpu_host_us", "host")]
+COUNTED = [("instructions", None)]
+BARS = ["#2a6f97", "#e09f3e", "#8d99ae"]
+
+
+def ensure(cache):
+    """The Python that has matplotlib; made first if it is not there."""
+    folder = cache / "plots"
+    python = folder / "bin" / "python"
+    if not (folder / ".complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MATPLOTLIB], check=True)
+        (folder / ".complete").touch()
+    return python
+
+
+def bars(axes, rows, parts, title):
+    """One horizontal bar for each row, the first on top."""
+    left = [0.0] * len(rows)
+    for (key, name), colour in zip(parts, BARS):
+        values = [row.get(key) or 0.0 for row in rows]
+        axes.barh([row["way"] for row in rows], values, left=left, label=name, color=colour)
+        left = [a + b for a, b in zip(left, values)]
+    for row, total in zip(rows, left):
+        axes.annotate(f"{total:,.0f}" if total >= 100 else f"{total:.2g}", (total, row["way"]), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def picture(plot, name, rows, parts, title):
+    """A file with a panel for each depth."""
+    depths = sorted({row["depth"] for row in rows})
+    if not rows:
+        return
+    figure, panels = plot.subplots(1, len(depths), figsize=(5.2 * len(depths), 3.2), sharey=True, squeeze=False, layout="constrained")
+    for axes, depth in zip(panels[0], depths):
+        bars(axes, [row for row in rows if row["depth"] == depth], parts, f"{title}, depth {depth}")
+    if parts[0][1]:
+        panels[0][-1].legend(frameon=False, fontsize=8)
+    figure.savefig(DOCS / f"bench-{name}.svg", metadata={"Date": None})
+    plot.close(figure)
+
+
+def draw():
+    """All pictures: 4 KiB random reads on one queue and one LUN, depths 1 and 32."""
+    import matplotlib  # pylint: disable=import-outside-toplevel
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "avio"
+    from matplotlib import pyplot  # pylint: disable=import-outside-toplevel
+
+    results = json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))
+    wanted = {"load": "randread", "block": 4096, "queues": 1, "luns": 1}
+    rows = [row for row in results["rows"] if row["depth"] in (1, 32) and all(row[k] == v for k, v in wanted.items())]
+    guests = [row for row in rows if "exits" in row]
+    for row in guests:
+        # An interrupt is not always an exit, and an exit may be for several; what is left over cannot be less than none.
+        row["other_exits"] = max(row["exits"] - row["doorbells"] - row["interrupts"], 0.0)
+    picture(pyplot, "rate", guests, RATE, "I/Os a second")
+    picture(pyplot, "exits", guests, CROSSINGS, "VM exits an I/O")
+    picture(pyplot, "cpu", guests, CPU, "CPU an I/O, µs")
+    picture(pyplot, "instructions", results.get("instructions", []), COUNTED, "instructions an I/O")
+
+
+if __name__ == "__main__":
+    draw()

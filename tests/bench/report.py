@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""Turns docs/benchmarks.json into docs/benchmarks.md. By hand, without measuring again: tests/bench/report.py."""
+
+import json
+from pathlib import Path
+
+import targets
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+DATA, REPORT = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
+LOADS = {"randread": "random read", "randwrite": "random write", "mix": "70 % random read, 30 % random write", "read": "sequential read"}
+COLUMNS = [("way", "way"), ("queues", "queues"), ("luns", "LUNs"), ("depth", "depth"), ("iops", "I/Os a second")]
+COLUMNS += [("exits", "VM exits"), ("doorbells", "doorbells"), ("interrupts", "interrupts")]
+COLUMNS += [("cpu_guest_us", "guest CPU, µs"), ("cpu_host_us", "host CPU, µs")]
+
+
+def cell(value):
+    """A figure as a table shows it; one that a way of I/O does not have, a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def table(titles, lines):
+    """A Markdown table with aligned columns."""
+    lines = [titles, *([cell(value) for value in line] for line in lines)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    text = ["| " + " | ".join(word.ljust(width) for word, width in zip(line, widths)) + " |" for line in lines]
+    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(text)
+
+
+def cells(rows):
+    """The table of some cells."""
+    return table([title for _, title in COLUMNS], [[row.get(key) for key, _ in COLUMNS] for row in rows])
+
+
+def by_load(rows):
+    """A section for each load."""
+    kinds = dict.fromkeys((row["load"], row["block"]) for row in rows)
+    for load, block in kinds:
+        chosen = [row for row in rows if (row["load"], row["block"]) == (load, block)]
+        yield f"### {block // 1024} KiB, {LOADS[load]}\n\n{cells(chosen)}"
+
+
+def instructions(results):
+    """The section of counted instructions; nothing if none were counted."""
+    rows = results.get("instructions")
+    if not rows:
+        return ""
+    bare = {row["depth"]: row["instructions"] for row in rows if row["way"] == targets.BARE}
+    lines = [(row["way"], row["depth"], row["instructions"], row["instructions"] - bare[row["depth"]]) for row in rows]
+    return f"""## Instructions
+
+{INSTRUCTIONS}
+
+{table(["way", "depth", "instructions an I/O", "beyond the bare host's"], lines)}
+"""
+
+
+INSTRUCTIONS = """Counted in a second test machine with one processor that takes one virtual nanosecond for each instruction (QEMU's
+`-icount shift=0`): whatever runs, in the guest, in the host's kernel or in the VMM, is in the count, and the count
+comes out the same on every machine."""
+
+
+def pictures():
+    """The plots that are there."""
+    return "\n".join(f"![{path.stem}]({path.name})" for path in sorted(DOCS.glob("bench-*.svg")))
+
+
+def text(results):
+    """docs/benchmarks.md."""
+    sections = "\n\n".join(by_load(results["rows"]))
+    return f"""<!-- SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 -->
+# Benchmarks
+
+Written by `make bench` from [benchmarks.json](benchmarks.json); do not edit. All figures are from one run, one way
+after the other.
+
+- date: {results["date"]}
+- test machine: Linux {results["kernel"]}, {results["processors"]} processors, {results["accelerator"]}
+- on: {results["cpu"]}
+- device: null_blk without latency, so that nothing but the path is measured
+- guests: the same kernel and initramfs, 512 MiB, as many processors as queues
+- load: fio, O_DIRECT, libaio; a job for each queue, each with the depth given; windows of {results["seconds"]:g} s
+- counted on the test machine over the same window of each cell: I/Os by the device, VM exits by KVM, processor time of
+  the whole machine by the kernel's ticks; figures but the rate are for each I/O
+- doorbells: accesses with which the guest calls for the host, bound to an eventfd or emulated by the VMM;
+  interrupts: as the guest counts them, all devices but the console
+- QEMU: {results["qemu"]}, on io_uring with cache.direct=on; vhost-scsi: one iblock LUN
+
+Where the processor is emulated a VM exit costs many times what it costs on a real one, and all else is slower; compare
+rows, not machines.
+
+## Against the targets
+
+4 KiB random reads, one queue.
+
+{table(["what", "measured", "target", "reached"], targets.against(results))}
+
+{instructions(results)}
+## Every cell
+
+{pictures()}
+
+{sections}
+"""
+
+
+def write():
+    """The report of the results that are kept."""
+    results = json.loads(DATA.read_text(encoding="utf-8"))
+    REPORT.write_text(text(results), encoding="utf-8")
+    return results
+
+
+if __name__ == "__main__":
+    write()

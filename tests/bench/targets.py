@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""What the storage path is meant to reach, against what a run measured. All are ratios of two ways in the same run, or
+counts, so that they hold on any machine."""
+
+AVIO, BARE, VHOST = "AVIO", "bare host", "vhost-scsi"
+VIRTIO, VIRTIO_IOTHREAD, EMULATED = "QEMU virtio-blk", "QEMU virtio-blk, IOThread", "QEMU mptsas1068"
+
+
+class Missing(Exception):
+    """A figure that the run does not have."""
+
+
+class Results:
+    """A run's figures, by what they are of."""
+
+    def __init__(self, results):
+        self.rows, self.counted, self.single = results["rows"], results.get("instructions", []), results.get("single", {})
+
+    def cell(self, way, depth, queues=1, luns=1):
+        """The row of 4 KiB random reads."""
+        wanted = {"way": way, "load": "randread", "block": 4096, "depth": depth, "queues": queues, "luns": luns}
+        for row in self.rows:
+            if all(row[name] == value for name, value in wanted.items()):
+                return row
+        raise Missing
+
+    def rate(self, way, depth, luns=1):
+        """I/Os a second."""
+        return self.cell(way, depth, luns=luns)["iops"]
+
+    def beyond(self, way, depth):
+        """Instructions of an I/O beyond those of the bare host's."""
+        found = {(row["way"], row["depth"]): row["instructions"] for row in self.counted}
+        if (way, depth) not in found or (BARE, depth) not in found:
+            raise Missing
+        return found[way, depth] - found[BARE, depth]
+
+    def number(self, name):
+        """A figure that belongs to no cell."""
+        if self.single.get(name) is None:
+            raise Missing
+        return self.single[name]
+
+
+def ratio(figure, depth, other):
+    """AVIO's figure over that of another way."""
+    return lambda results: getattr(results, figure)(AVIO, depth) / getattr(results, figure)(other, depth)
+
+
+def crossings(results):
+    """Doorbells and interrupts of an I/O."""
+    row = results.cell(AVIO, 32)
+    return row["doorbells"] + row["interrupts"]
+
+
+# What it is, how it is found, the sign of the comparison, the limit, and its unit.
+TARGETS = [
+    ("instructions an I/O beyond the bare host's, depth 1, over vhost-scsi's", ratio("beyond", 1, VHOST), "≤", 0.5, "×"),
+    ("the same over QEMU virtio-blk's", ratio("beyond", 1, VIRTIO), "≤", 0.4, "×"),
+    ("instructions an I/O beyond the bare host's, depth 32, over vhost-scsi's", ratio("beyond", 32, VHOST), "≤", 0.4, "×"),
+    ("the same over QEMU virtio-blk's", ratio("beyond", 32, VIRTIO), "≤", 0.3, "×"),
+    ("instructions an I/O beyond the bare host's, depth 32, over the emulated SCSI adapter's", ratio("beyond", 32, EMULATED), "≤", 0.2, "×"),
+    ("I/Os a second over the emulated SCSI adapter's, depth 1", ratio("rate", 1, EMULATED), "≥", 4, "×"),
+    ("the same at depth 32", ratio("rate", 32, EMULATED), "≥", 4, "×"),
+    ("I/Os a second over QEMU virtio-blk's with an IOThread, depth 32", ratio("rate", 32, VIRTIO_IOTHREAD), "≥", 2, "×"),
+    ("I/Os a second over vhost-scsi's, depth 32", ratio("rate", 32, VHOST), "≥", 1.5, "×"),
+    ("doorbells and interrupts an I/O, depth 32", crossings, "≤", 0.1, ""),
+    (
+        "I/Os a second of 128 busy LUNs over one LUN's, 128 in flight",
+        lambda results: results.rate(AVIO, 128, luns=128) / results.rate(AVIO, 128),
+        "≥", 0.9, "×",
+    ),
+    ("kernel memory of an adapter with 16 queues", lambda results: results.number("memory_mib"), "≤", 8, " MiB"),
+    ("wake-ups of the workers of an idle guest", lambda results: results.number("idle_wakeups"), "≤", 0, ""),
+]  # fmt: skip
+
+
+def against(results):
+    """For each target: what, measured, target, verdict, as text."""
+    results = Results(results)
+    for what, find, sign, limit, unit in TARGETS:
+        try:
+            value = find(results)
+            reached = value <= limit if sign == "≤" else value >= limit
+            yield what, f"{value:.2f}{unit}", f"{sign} {limit}{unit}", "yes" if reached else "**no**"
+        except Missing:
+            yield what, "not measured", f"{sign} {limit}{unit}", "–"

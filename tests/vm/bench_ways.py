@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: the ways of I/O that the benchmark puts side by side. Each is a context in which a guest runs that has
+the given block devices as its disks by that way; all guests have the same kernel, initramfs, processors and memory.
+
+`boot(kind, disks, options)` of the caller starts a guest of the given class."""
+
+import contextlib
+from pathlib import Path
+
+from common import GUEST_IMAGE, Guest, insert, modprobe, remove, sh, wait_for
+
+TARGET = Path("/sys/kernel/config/target")
+BACKSTORE = TARGET / "core/iblock_0/bench"
+WWPN, INITIATOR = "naa.5001405000000a10", "naa.5001405000000a11"
+
+
+class QemuGuest(Guest):
+    """The same guest on QEMU; its `disks` are QEMU's options."""
+
+    def command(self, disks, initrd, cmdline, cpus, memory):
+        """QEMU's command line."""
+        return [
+            "qemu-system-x86_64", "-machine", "q35,accel=kvm", "-cpu", "host", "-smp", cpus, "-m", memory,
+            "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+            "-kernel", GUEST_IMAGE, "-initrd", initrd, "-append", cmdline, *(disk.format(queues=cpus) for disk in disks),
+        ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(guest):
+    """Ends a guest, whatever happens."""
+    try:
+        yield guest
+    finally:
+        guest.kill()
+
+
+@contextlib.contextmanager
+def avio(paths, boot):
+    """Our VMM, our driver, our module."""
+    insert()
+    with running(boot(Guest, [f"path={path}" for path in paths], f"avio_disks={len(paths)}")) as guest:
+        yield guest
+    users = Path("/sys/module/avio_host/refcnt")
+    wait_for(lambda: users.read_text(encoding="ascii").strip() == "0", 20, "the adapter's end")
+    remove()
+
+
+def emulated(device, *options):
+    """A way through a disk that QEMU emulates, on io_uring."""
+
+    @contextlib.contextmanager
+    def way(paths, boot):
+        block = f"driver=host_device,node-name=d0,filename={paths[0]},aio=io_uring,cache.direct=on"
+        with running(boot(QemuGuest, ["-blockdev", block, *options], f"avio_device={device}")) as guest:
+            yield guest
+
+    return way
+
+
+@contextlib.contextmanager
+def vhost_target(path):
+    """A target for vhost-scsi; its LUN 0 is the block device itself, by way of iblock."""
+    modprobe("target_core_iblock")
+    modprobe("vhost_scsi")
+    if not TARGET.exists():
+        sh("mount", "-t", "configfs", "configfs", "/sys/kernel/config")
+    group = TARGET / "vhost" / WWPN / "tpgt_1"
+    lun = group / "lun/lun_0"
+    BACKSTORE.mkdir(parents=True)
+    (BACKSTORE / "control").write_text(f"udev_path={path}", encoding="ascii")
+    (BACKSTORE / "enable").write_text("1", encoding="ascii")
+    group.mkdir(parents=True)
+    lun.mkdir(parents=True)
+    (lun / "disk").symlink_to(BACKSTORE)
+    (group / "nexus").write_text(INITIATOR, encoding="ascii")
+    yield WWPN
+    (lun / "disk").unlink()
+    (group / "nexus").write_text("NULL", encoding="ascii")
+    for folder in (lun, group, group.parent, BACKSTORE, BACKSTORE.parent):
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def vhost_scsi(paths, boot):
+    """The kernel's vhost-scsi."""
+    with vhost_target(paths[0]) as wwpn:
+        options = ["-device", f"vhost-scsi-pci,wwpn={wwpn},num_queues={{queues}}"]
+        with running(boot(QemuGuest, options, "avio_device=sda")) as guest:
+            yield guest
+
+
+VIRTIO_BLK = "virtio-blk-pci,drive=d0,num-queues={queues}"
+# The names that the report shows.
+WAYS = {
+    "AVIO": avio,
+    "vhost-scsi": vhost_scsi,
+    "QEMU virtio-blk, IOThread": emulated("vda", "-object", "iothread,id=io0", "-device", f"{VIRTIO_BLK},iothread=io0"),
+    "QEMU virtio-blk": emulated("vda", "-device", VIRTIO_BLK),
+    "QEMU mptsas1068": emulated("sda", "-device", "mptsas1068,id=hba", "-device", "scsi-hd,bus=hba.0,drive=d0"),
+    "QEMU AHCI": emulated("sda", "-device", "ide-hd,bus=ide.0,drive=d0"),
+}
