@@ -22,6 +22,7 @@ use kernel::workqueue::{
 pub(crate) const SCAN: u64 = 0;
 pub(crate) const RECOVER: u64 = 1;
 pub(crate) const TICK: u64 = 2;
+pub(crate) const BURY: u64 = 3;
 
 /// How often the adapter is reset before it is given up, unless so much time lies between.
 const MOST_RESETS: u32 = 5;
@@ -63,6 +64,8 @@ pub(crate) struct Controller {
     #[pin]
     scan: Work<Self, SCAN>,
     #[pin]
+    bury: Work<Self, BURY>,
+    #[pin]
     recover: Work<Self, RECOVER>,
     #[pin]
     tick: DelayedWork<Self, TICK>,
@@ -71,6 +74,7 @@ pub(crate) struct Controller {
 impl_has_work! {
     impl HasWork<Self, 0> for Controller { self.scan }
     impl HasWork<Self, 1> for Controller { self.recover }
+    impl HasWork<Self, 3> for Controller { self.bury }
 }
 
 impl_has_delayed_work! {
@@ -103,6 +107,7 @@ impl Controller {
                 resets: Atomic::new(0),
                 recent <- new_mutex!(none, "avio_stor_resets"),
                 scan <- new_work!("avio_stor_scan"),
+                bury <- new_work!("avio_stor_bury"),
                 recover <- new_work!("avio_stor_recover"),
                 tick <- new_delayed_work!("avio_stor_tick"),
             }),
@@ -176,6 +181,14 @@ impl WorkItem<SCAN> for Controller {
 
     fn run(this: Arc<Self>) {
         this.luns.scan();
+    }
+}
+
+impl WorkItem<BURY> for Controller {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.luns.bury();
     }
 }
 

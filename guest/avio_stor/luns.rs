@@ -12,6 +12,7 @@
 use crate::lun::{disk_name, limits, read, texts};
 use crate::queue::Queue;
 use crate::registers::Registers;
+use crate::signals::Signals;
 use crate::usage::{OpenLun, Usage};
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::SECTOR_SIZE;
@@ -44,9 +45,13 @@ pub(crate) struct Luns {
     registers: Arc<Registers>,
     tags: Arc<TagSet<Queue>>,
     usage: Arc<Usage>,
+    signals: Arc<Signals>,
     features: u64,
     #[pin]
     slots: Mutex<Slots>,
+    /// Disks that are to be removed by somebody who may wait for their requests.
+    #[pin]
+    leaving: Mutex<KVec<LunDisk>>,
 }
 
 impl Luns {
@@ -56,6 +61,7 @@ impl Luns {
         registers: Arc<Registers>,
         tags: Arc<TagSet<Queue>>,
         usage: Arc<Usage>,
+        signals: Arc<Signals>,
         features: u64,
         count: usize,
     ) -> Result<impl PinInit<Self>> {
@@ -68,13 +74,18 @@ impl Luns {
             registers,
             tags,
             usage,
+            signals,
             features,
             slots <- new_mutex!(slots, "avio_stor_slots"),
+            leaving <- new_mutex!(KVec::new(), "avio_stor_leaving"),
         }))
     }
 
     /// Reads all descriptions and makes the disks agree with them.
     pub(crate) fn scan(&self) {
+        if self.registers.is_gone() {
+            return;
+        }
         let mut slots = self.slots.lock();
         for (lun, slot) in (0..u16::MAX).zip(slots.iter_mut()) {
             match read(&self.registers, lun) {
@@ -92,6 +103,7 @@ impl Luns {
     /// Removes all disks, in good order, and never adds one again.
     pub(crate) fn close(&self) {
         let slots = core::mem::take(&mut *self.slots.lock());
+        self.bury();
         for known in slots.into_iter().flatten() {
             if let Some(disk) = &known.disk {
                 disk.opener().set_gone();
@@ -103,8 +115,12 @@ impl Luns {
     fn look(&self, lun: u16, slot: &mut Option<Known>, info: Option<LunInfo>) {
         let Some(info) = info else {
             if let Some(known) = slot.take() {
-                self.remove(lun, known);
                 dev_info!(self.device, "LUN {lun}: removed\n");
+                if let Some(disk) = self.end(lun, known) {
+                    // If there is no memory for the list, the disk goes here and now.
+                    let _ = self.leaving.lock().push(disk, GFP_KERNEL);
+                    self.signals.bury();
+                }
             }
             return;
         };
@@ -119,7 +135,8 @@ impl Luns {
         self.usage
             .set_gated(lun, info.flags & lun_flags::GATED != 0);
         if let Some(known) = slot.take() {
-            self.remove(lun, known);
+            // Waits for what is in flight, as the new disk is to have the old one's name.
+            drop(self.end(lun, known));
         }
         let disk = self.add(lun, &info, index).inspect_err(|error| {
             dev_err!(self.device, "LUN {lun}: cannot be used: {error:?}\n");
@@ -142,8 +159,12 @@ impl Luns {
                 ..limits(info, self.features)?
             })
         };
+        // All that differs is `changes`: without a name of its own, this may be another LUN.
+        let unnamed = old.serial == [0; 40] && old.wwn == [0; 16];
+        let another = unnamed && old.flags == new.flags && old.sectors == new.sectors;
         let alike = matches!((same(old), same(new)), (Ok(old), Ok(new)) if old == new);
         if !alike
+            || another
             || old.serial != new.serial
             || old.wwn != new.wwn
             || changed & new.flags & gated != 0
@@ -177,12 +198,22 @@ impl Luns {
         true
     }
 
-    /// Removes a disk of whose LUN nothing is left, even while it is open.
-    fn remove(&self, lun: u16, known: Known) {
+    /// Ends the use of a disk of whose LUN nothing is left, even while it is open.
+    fn end(&self, lun: u16, known: Known) -> Option<LunDisk> {
         self.usage.set_disk(lun, None);
-        if let Some(disk) = known.disk {
+        known.disk.inspect(|disk| {
             disk.mark_gone();
             disk.opener().set_gone();
+        })
+    }
+
+    /// Removes the disks of LUNs that are gone, each when its last request has ended.
+    pub(crate) fn bury(&self) {
+        loop {
+            let disk = self.leaving.lock().pop();
+            if disk.is_none() {
+                return;
+            }
         }
     }
 
@@ -214,14 +245,6 @@ impl Luns {
             "{text}: LUN {lun}, {} sectors of {SECTOR_SIZE} bytes{rights}\n",
             limits.sectors
         );
-        if info.flags & lun_flags::GATED != 0 {
-            let serial = CStr::from_bytes_until_nul(&texts.serial).unwrap_or(c"");
-            let adapter = self.usage.adapter();
-            dev_err!(
-                self.device,
-                "/dev/gvsd{adapter}, LUN {lun}: its backing was replaced by another one, serial {serial}. Every open of /dev/{text} and all its I/O fails until you type: gvsdmgr replace_dsk -D /dev/gvsd{adapter} -q lun=/dev/{text}\n"
-            );
-        }
         Ok(disk)
     }
 }

@@ -11,7 +11,7 @@
 //! - [`controller`]: what happens in contexts that may sleep; [`signals`]: how others have it happen.
 //! - [`luns`]: disks, kept as the LUNs are; [`lun`]: from a LUN's description to a disk's limits.
 //! - [`usage`]: which LUNs are open, and the gate before those that were replaced.
-//! - [`queue`]: the data path; [`entry`]: from a request to a ring entry; [`lists`]: memory for large requests.
+//! - [`queue`]: the data path, and what goes wrong with it; [`entry`]: from a request to a ring entry; [`lists`]: memory for large requests.
 //! - [`counters`]: what is counted.
 //! - [`control`]: the administrator's calls to `/dev/gvsdN`.
 //!

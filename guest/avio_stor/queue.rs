@@ -12,7 +12,10 @@
 //! **No interrupt is lost.** Every wait is armed by [`CompletionReader::arm`], which follows 5.4 of `docs/abi.md`. It
 //! needs `after` to be less than the number of requests in flight: we count those that are published, or about to be with
 //! the next store, and whose completion was not taken. A count that is out of date is too low, as publishing only adds
-//! to it. So the completion that is to interrupt will come. That it may come much later than others is what [`Queue::tick`] is for.
+//! to it. So the completion that is to interrupt will come. That it may come much later than others is what
+//! [`Queue::tick`] is for. With COALESCE the device sees to both (5.6).
+
+mod recovery;
 
 use crate::counters::{Counters, Event, QueueEvent};
 use crate::entry::describe;
@@ -20,11 +23,10 @@ use crate::lists::Lists;
 use crate::registers::Registers;
 use crate::signals::Signals;
 use crate::tasks::Tasks;
-use avio_abi::pci::task;
-use avio_abi::ring::{control, Broken, Completion};
+use avio_abi::ring::Completion;
 use avio_abi::stor::Status;
 use avio_core::coalesce::Coalescer;
-use avio_core::ring::{CompletionReader, QueueMemory, RingSize, SubmissionWriter};
+use avio_core::ring::{CompletionReader, RingSize, SubmissionWriter};
 use avio_sys::guest::blkmq::{HwQueue, Timeout};
 use avio_sys::guest::irq::Handler;
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
@@ -88,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) lists: bool,
     /// Interrupts may be put off.
     pub(crate) coalesce: bool,
+    /// The device interrupts before it rests, so that nothing lies in the ring (`docs/abi.md`, 5.6).
+    pub(crate) ahead: bool,
 }
 
 /// A queue pair and what belongs to it.
@@ -166,41 +170,6 @@ impl Queue {
         self.memory.raw()
     }
 
-    /// Makes it as new. The device must be stopped, and the door closed.
-    pub(crate) fn restart(&self) {
-        let mut reader = self.reader.lock();
-        self.memory.clear();
-        reader.ring = CompletionReader::new(self.shared.size);
-        reader.taken = 0;
-        if self.polled {
-            reader.ring.disarm(self.raw());
-        }
-        self.published.store(0, Relaxed);
-        self.ill.store(0, Relaxed);
-        drop(reader);
-        let mut writer = self.writer.lock();
-        writer.ring = SubmissionWriter::new(self.shared.size);
-        writer.pushed = 0;
-    }
-
-    /// Says what becomes of requests from now on. No other goes into the ring behind this.
-    pub(crate) fn set_door(&self, door: Door) {
-        self.writer.lock().door = door;
-    }
-
-    /// Takes back what is in flight, to send it again or to fail it. The device must be stopped.
-    pub(crate) fn take_back(&self, again: bool) {
-        let mut batch = Batch::new();
-        for request in self.requests.drain() {
-            if again {
-                self.counters.lun(request.disk(), Event::Retry, 1);
-                request.requeue();
-            } else {
-                request.complete(Err(EIO), &mut batch);
-            }
-        }
-    }
-
     /// Puts a request into the ring.
     fn put(&self, request: Request) {
         let entry = match describe(&request, &self.lists) {
@@ -272,7 +241,11 @@ impl Queue {
             }
             reader.after = reader.coalescer.after(self.in_flight(reader.taken));
             let after = reader.after;
-            if !reader.ring.arm(self.raw(), after) {
+            if self.shared.ahead {
+                if !reader.ring.arm_ahead(self.raw(), after) {
+                    break;
+                }
+            } else if !reader.ring.arm(self.raw(), after) {
                 if after != 0 && !reader.ticking {
                     reader.ticking = true;
                     self.shared.signals.tick();
@@ -352,62 +325,6 @@ impl Queue {
         match request.retry(tries) {
             Ok(()) => self.counters.lun(lun, Event::Retry, 1),
             Err(request) => request.complete(Err(error), batch),
-        }
-    }
-
-    /// Whether only a reset of the adapter can help.
-    pub(crate) fn is_ill(&self) -> bool {
-        self.ill.load(Relaxed) != 0
-    }
-
-    /// Whether the device serves the queue no more; then the adapter has to be reset, which mends it. Says why, the
-    /// first time.
-    fn is_broken(&self) -> bool {
-        let reason = self.raw().load_acquire(control::STATE);
-        if reason == 0 {
-            return false;
-        }
-        if self.ill.xchg(1, Relaxed) == 0 {
-            let name = Broken::from_u32(reason).map_or("unknown", Broken::name);
-            let index = self.index;
-            dev_err!(
-                self.shared.device,
-                "queue {index}: stopped by the device, reason {reason} ({name}); resetting the adapter\n"
-            );
-            self.shared.signals.recover();
-        }
-        true
-    }
-
-    /// What is done about a request whose time ran out and that is still in flight: first it is aborted, then all
-    /// requests of its LUN. If the device then says that no backing has it, the queue has lost it.
-    fn escalate(&self, slow: &Slow) {
-        let Slow { tag, disk, times } = *slow;
-        self.counters.lun(disk, Event::Timeout, 1);
-        let (index, device) = (self.index, &self.shared.device);
-        let (kind, event) = match times {
-            2 => (task::LUN_RESET, Event::Reset),
-            _ => (task::ABORT, Event::Abort),
-        };
-        let left = self.shared.tasks.run(kind, disk, index, tag);
-        self.counters.lun(disk, event, 1);
-        if times >= 3 && left == Some(0) && self.requests.contains(tag) {
-            dev_err!(
-                device,
-                "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the adapter\n"
-            );
-            self.ill.store(1, Relaxed);
-            self.shared.signals.recover();
-        } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
-            let done = if kind == task::ABORT {
-                "aborting it"
-            } else {
-                "resetting the LUN"
-            };
-            dev_warn!(
-                device,
-                "queue {index}: the request with tag {tag} (LUN {disk}) takes long; {done}, and waiting on\n"
-            );
         }
     }
 }

@@ -28,6 +28,11 @@ impl Registers {
             .unwrap_or(u32::MAX)
     }
 
+    /// Whether the device is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.read(reg::MAGIC) == u32::MAX
+    }
+
     /// Reads a pair of registers, low half first.
     pub(crate) fn read_pair(&self, offset: u64) -> u64 {
         u64::from(self.read(offset)) | u64::from(self.read(offset.wrapping_add(4))) << 32

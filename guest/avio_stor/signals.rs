@@ -4,7 +4,7 @@
 //!
 //! The controller owns the queues, and they must reach it: the circle is cut here, by [`Signals::disconnect`].
 
-use crate::controller::{Controller, RECOVER, SCAN, TICK};
+use crate::controller::{Controller, BURY, RECOVER, SCAN, TICK};
 use avio_sys::guest::irq::Handler;
 use avio_sys::guest::work;
 use kernel::prelude::*;
@@ -43,6 +43,7 @@ impl Signals {
         let controller = self.controller.lock().take();
         if let Some(controller) = controller {
             work::flush::<_, SCAN>(&controller);
+            work::flush::<_, BURY>(&controller);
             work::flush::<_, RECOVER>(&controller);
             work::flush_delayed::<_, TICK>(&controller);
         }
@@ -57,6 +58,13 @@ impl Signals {
         if let Some(controller) = self.controller() {
             // If it is queued already, that is as good.
             let _ = workqueue::system_unbound().enqueue::<_, SCAN>(controller);
+        }
+    }
+
+    /// Disks are to be removed.
+    pub(crate) fn bury(&self) {
+        if let Some(controller) = self.controller() {
+            let _ = workqueue::system_unbound().enqueue::<_, BURY>(controller);
         }
     }
 

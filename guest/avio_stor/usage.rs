@@ -4,6 +4,7 @@
 //!
 //! An open of a gated LUN fails. What was open before keeps a dead disk, see [`crate::luns`].
 
+use crate::lun::{disk_name, read, texts};
 use crate::registers::Registers;
 use avio_abi::pci::reg;
 use avio_sys::guest::disk::Opener;
@@ -11,6 +12,7 @@ use avio_sys::guest::index::Index;
 use kernel::device;
 use kernel::new_mutex;
 use kernel::prelude::*;
+use kernel::str::CStr;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{Arc, Mutex};
@@ -21,8 +23,8 @@ const WORD_BITS: usize = 32;
 /// What is known of a LUN without any lock.
 struct State {
     gated: Atomic<u32>,
-    /// That an open was refused has been said.
-    reported: Atomic<u32>,
+    /// How many opens were refused since the gate closed.
+    refused: Atomic<u32>,
     /// The number of its disk's name, and one; zero without a disk.
     disk: Atomic<u32>,
 }
@@ -51,7 +53,7 @@ impl Usage {
         for _ in 0..luns {
             let state = State {
                 gated: Atomic::new(0),
-                reported: Atomic::new(0),
+                refused: Atomic::new(0),
                 disk: Atomic::new(0),
             };
             states.push(state, GFP_KERNEL)?;
@@ -77,7 +79,7 @@ impl Usage {
     /// Closes or opens a LUN's gate.
     pub(crate) fn set_gated(&self, lun: u16, gated: bool) {
         if let Some(state) = self.states.get(usize::from(lun)) {
-            state.reported.store(0, Relaxed);
+            state.refused.store(0, Relaxed);
             state.gated.store(gated.into(), Relaxed);
         }
     }
@@ -123,14 +125,30 @@ impl Usage {
             .write(reg::LUNS_IN_USE.saturating_add(offset), bits);
     }
 
+    /// Says why an open was refused, and what to do. Not each time, so that nobody can flood the log. The first time is
+    /// when the kernel looks for partitions, as soon as there is a disk.
+    fn explain(&self, lun: u16, times: u32) {
+        let serial = read(&self.registers, lun)
+            .ok()
+            .flatten()
+            .and_then(|info| texts(lun, &info).ok())
+            .map_or([0; 64], |texts| texts.serial);
+        let name = disk_name(self.disk(lun).unwrap_or(0));
+        let serial = CStr::from_bytes_until_nul(&serial).unwrap_or(c"");
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"");
+        let adapter = self.adapter();
+        dev_err!(
+            self.device,
+            "/dev/gvsd{adapter}, LUN {lun}: its backing was replaced by another one, serial {serial}. Every open of /dev/{name} fails ({times} so far) until you type: gvsdmgr replace_dsk -D /dev/gvsd{adapter} -q lun=/dev/{name}\n"
+        );
+    }
+
     fn open(&self, lun: u16) -> Result {
         let state = self.states.get(usize::from(lun)).ok_or(ENXIO)?;
         if state.gated.load(Relaxed) != 0 {
-            if state.reported.xchg(1, Relaxed) == 0 {
-                dev_warn!(
-                    self.device,
-                    "LUN {lun}: an open was refused, because its backing was replaced\n"
-                );
+            let times = state.refused.fetch_add(1, Relaxed).saturating_add(1);
+            if times.is_power_of_two() {
+                self.explain(lun, times);
             }
             return Err(EIO);
         }

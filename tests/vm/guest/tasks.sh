@@ -179,6 +179,25 @@ resets_under_load() {
     wait $load
 }
 
+# A queue whose ring is scribbled on, and which the device then stops, is mended by a reset of the adapter; I/O that is
+# under way comes through.
+mended() {
+    bar=$(cut -d' ' -f1 "/sys/bus/pci/devices/$(told get_info 'Hardware Path')/resource" | head -n 1)
+    before=$(told get_info Resets)
+    control=$(($(devmem $((bar + 0x810)) 32) + ($(devmem $((bar + 0x814)) 32) << 32)))
+    verified $1 16 4m & load=$!
+    # The driver soon writes the right tail again: try until the device has seen the wrong one.
+    tries=0
+    while [ "$(told get_info Resets)" = "$before" ] && [ $tries -lt 200 ]; do
+        devmem $control 32 0x40000000
+        devmem $((bar + 0x1000)) 32 0
+        tries=$((tries + 1))
+    done
+    wait $load
+    [ "$(told get_info Resets)" -gt "$before" ]
+    expect "$(told get_info State)" ONLINE "the adapter's state"
+}
+
 # An open node outlives its device; the module stays until it is closed.
 node_outlives_device() {
     address=$(told get_info 'Hardware Path')
@@ -226,6 +245,7 @@ task_admin() {
     run_case probe load
     run_case administration administration "$(disk 2)" "$(disk 3)"
     run_case resets-under-load resets_under_load "$(disk 2)"
+    run_case broken-queue-mended mended "$(disk 2)"
     run_case node-outlives-device node_outlives_device
     run_case coalesced coalesced 2
     run_case polled polled 2

@@ -41,13 +41,14 @@ pub struct AdapterReport {
 }
 
 /// The features by name.
-const FEATURES: [(u64, &str); 6] = [
+const FEATURES: [(u64, &str); 7] = [
     (features::FLUSH, "FLUSH"),
     (features::FUA, "FUA"),
     (features::SEGMENT_LIST, "SEGMENT_LIST"),
     (features::RANGES, "RANGES"),
     (features::EVENTS, "EVENTS"),
     (features::TASKS, "TASKS"),
+    (features::COALESCE, "COALESCE"),
 ];
 
 impl AdapterReport {

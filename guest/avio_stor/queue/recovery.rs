@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What goes wrong with a queue, and how it starts anew.
+
+use super::{Door, Queue};
+use crate::counters::Event;
+use avio_abi::pci::task;
+use avio_abi::ring::{control, Broken};
+use avio_core::ring::{CompletionReader, QueueMemory, SubmissionWriter};
+use avio_sys::guest::request::{Batch, Slow};
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+
+impl Queue {
+    /// Makes it as new. The device must be stopped, and the door closed.
+    pub(crate) fn restart(&self) {
+        let mut reader = self.reader.lock();
+        self.memory.clear();
+        reader.ring = CompletionReader::new(self.shared.size);
+        reader.taken = 0;
+        if self.polled {
+            reader.ring.disarm(self.raw());
+        }
+        self.published.store(0, Relaxed);
+        self.ill.store(0, Relaxed);
+        drop(reader);
+        let mut writer = self.writer.lock();
+        writer.ring = SubmissionWriter::new(self.shared.size);
+        writer.pushed = 0;
+    }
+
+    /// Says what becomes of requests from now on. No other goes into the ring behind this.
+    pub(crate) fn set_door(&self, door: Door) {
+        self.writer.lock().door = door;
+    }
+
+    /// Takes back what is in flight, to send it again or to fail it. The device must be stopped.
+    pub(crate) fn take_back(&self, again: bool) {
+        let mut batch = Batch::new();
+        for request in self.requests.drain() {
+            if again {
+                self.counters.lun(request.disk(), Event::Retry, 1);
+                request.requeue();
+            } else {
+                request.complete(Err(EIO), &mut batch);
+            }
+        }
+    }
+
+    /// Whether only a reset of the adapter can help.
+    pub(crate) fn is_ill(&self) -> bool {
+        self.ill.load(Relaxed) != 0
+    }
+
+    /// Whether the device serves the queue no more; then the adapter has to be reset, which mends it. Says why, the
+    /// first time.
+    pub(super) fn is_broken(&self) -> bool {
+        let reason = self.raw().load_acquire(control::STATE);
+        if reason == 0 {
+            return false;
+        }
+        if self.ill.xchg(1, Relaxed) == 0 {
+            let name = Broken::from_u32(reason).map_or("unknown", Broken::name);
+            let index = self.index;
+            dev_err!(
+                self.shared.device,
+                "queue {index}: stopped by the device, reason {reason} ({name}); resetting the adapter\n"
+            );
+            self.shared.signals.recover();
+        }
+        true
+    }
+
+    /// What is done about a request whose time ran out and that is still in flight: first it is aborted, then all
+    /// requests of its LUN. If the device then says that no backing has it, the queue has lost it.
+    pub(super) fn escalate(&self, slow: &Slow) {
+        let Slow { tag, disk, times } = *slow;
+        self.counters.lun(disk, Event::Timeout, 1);
+        let (index, device) = (self.index, &self.shared.device);
+        let (kind, event) = match times {
+            2 => (task::LUN_RESET, Event::Reset),
+            _ => (task::ABORT, Event::Abort),
+        };
+        let left = self.shared.tasks.run(kind, disk, index, tag);
+        self.counters.lun(disk, event, 1);
+        if self.shared.registers.is_gone() {
+            self.ill.store(1, Relaxed);
+            self.shared.signals.recover();
+        } else if times >= 3 && left == Some(0) && self.requests.contains(tag) {
+            dev_err!(
+                device,
+                "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the adapter\n"
+            );
+            self.ill.store(1, Relaxed);
+            self.shared.signals.recover();
+        } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
+            let done = if kind == task::ABORT {
+                "aborting it"
+            } else {
+                "resetting the LUN"
+            };
+            dev_warn!(
+                device,
+                "queue {index}: the request with tag {tag} (LUN {disk}) takes long; {done}, and waiting on\n"
+            );
+        }
+    }
+}
