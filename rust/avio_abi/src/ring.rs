@@ -37,6 +37,8 @@ pub mod control {
     pub const CQ_HEAD: usize = 4;
     /// Driver: the completion position whose entry, once written, is to raise an interrupt.
     pub const CQ_EVENT: usize = 8;
+    /// Driver: how often it has written [`CQ_EVENT`] to ask for an interrupt.
+    pub const CQ_ARMS: usize = 12;
     /// Device: position after the last submission entry that it has copied.
     pub const SQ_HEAD: usize = 64;
     /// Device: the submission position whose entry, once published, is to ring the doorbell.

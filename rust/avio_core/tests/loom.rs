@@ -34,7 +34,7 @@ enum Flaw {
 /// Shared memory made of Loom's atomics. Of a submission entry it keeps the first two words, enough to see a torn one.
 struct Memory {
     flaw: Flaw,
-    words: [AtomicU32; 6],
+    words: [AtomicU32; 7],
     submissions: Vec<[AtomicU64; 2]>,
     completions: Vec<AtomicU64>,
 }
@@ -58,6 +58,7 @@ impl Memory {
             control::SQ_TAIL,
             control::CQ_HEAD,
             control::CQ_EVENT,
+            control::CQ_ARMS,
             control::SQ_HEAD,
             control::SQ_EVENT,
             control::STATE,
@@ -331,6 +332,68 @@ fn abi_5_6_no_completion_is_left_when_the_device_rests() {
 #[should_panic(expected = "the driver sleeps on a completion")]
 fn abi_5_6_without_the_full_barrier_a_completion_is_left() {
     rest(Flaw::NoBarrier);
+}
+
+/// Two requests end in contexts of their own, so that their entries become visible in any order, while the worker goes
+/// to rest and the driver handles interrupts and goes back to sleep.
+#[test]
+fn abi_5_6_an_interrupt_that_finds_nothing_is_not_the_last() {
+    explore(3, || {
+        let size = size(2);
+        let memory = Arc::new(Memory::new(size, Flaw::None));
+        let (call, wake) = (Event::new(), Event::new());
+        let writer = Arc::new(CompletionWriter::new(size));
+        let rest = Arc::new(Rest::new());
+        let completers = [0, 1].map(|tag| {
+            let (memory, call, wake) = (memory.clone(), call.clone(), wake.clone());
+            let (writer, rest) = (writer.clone(), rest.clone());
+            thread::spawn(move || {
+                let done = Completion {
+                    tag,
+                    status: 0,
+                    bytes: 512,
+                };
+                if writer.post(&*memory, done) {
+                    call.signal();
+                } else if rest.is_resting() {
+                    wake.signal();
+                }
+            })
+        });
+
+        let mut ring = CompletionReader::new(size);
+        let mut left = 2;
+        let mut interrupts = 0;
+        loop {
+            while ring.take(&*memory).is_some() {
+                left -= 1;
+            }
+            if left == 0 {
+                break;
+            }
+            if !ring.arm_ahead(&*memory, 1) {
+                // An interrupt that has come is handled; another is waited for.
+                if interrupts == 2 || !call.is_pending() {
+                    break;
+                }
+                call.consume();
+                interrupts += 1;
+            }
+        }
+        for completer in completers {
+            completer.join().unwrap();
+        }
+        if wake.is_pending() {
+            rest.end();
+            if rest.begin(&*memory, &writer) {
+                call.signal();
+            }
+        }
+        assert!(
+            left == 0 || call.is_pending(),
+            "the driver sleeps on a completion"
+        );
+    });
 }
 
 /// More requests than the ring is long, each answered at once: every slot is used again, on both rings.

@@ -140,6 +140,8 @@ fn decode(words: &[u64; 8]) -> Submission {
 pub struct CompletionWriter {
     size: RingSize,
     tail: AtomicU32,
+    /// `CQ_ARMS` when the last interrupt was raised.
+    raised: AtomicU32,
 }
 
 impl CompletionWriter {
@@ -153,6 +155,7 @@ impl CompletionWriter {
         Self {
             size,
             tail: AtomicU32::new(position),
+            raised: AtomicU32::new(0),
         }
     }
 
@@ -171,12 +174,30 @@ impl CompletionWriter {
         memory.store_completion(self.size.slot(position), entry);
         // Pairs with the barrier in `CompletionReader::arm`: either we see its event, or it our entry.
         memory.full_barrier();
-        memory.load_acquire(control::CQ_EVENT) == position
+        let wanted = memory.load_acquire(control::CQ_EVENT) == position;
+        if wanted {
+            self.raised.store_release(memory.load_acquire(control::CQ_ARMS));
+        }
+        wanted
     }
 
-    /// Whether there are completions that the driver has not taken.
-    pub fn unread<M: QueueMemory>(&self, memory: &M) -> bool {
-        memory.load_acquire(control::CQ_HEAD) != self.posted()
+    /// Before the device rests: `true` if it must interrupt, because there are completions that the driver has not
+    /// taken, and that no interrupt which it has yet to handle will make it take.
+    fn must_interrupt<M: QueueMemory>(&self, memory: &M) -> bool {
+        let arms = memory.load_acquire(control::CQ_ARMS);
+        // An interrupt was raised since the driver armed last: it looks at its ring when it handles that.
+        if arms == self.raised.load_relaxed() {
+            return false;
+        }
+        let taken = memory.load_acquire(control::CQ_HEAD);
+        let ahead = memory
+            .load_acquire(control::CQ_EVENT)
+            .wrapping_sub(taken);
+        let wanted = taken != self.posted() && ahead <= self.size.entries();
+        if wanted {
+            self.raised.store_release(arms);
+        }
+        wanted
     }
 }
 
@@ -205,7 +226,7 @@ impl Rest {
         self.0.store_release(1);
         // Pairs with the barrier in `CompletionWriter::post`: either we see its completion, or it that we rest.
         memory.full_barrier();
-        writer.unread(memory)
+        writer.must_interrupt(memory)
     }
 
     /// For who has posted a completion without an interrupt: whether the worker must be woken for it.

@@ -71,6 +71,8 @@ pub struct CompletionReader {
     size: RingSize,
     /// Position of the next entry to take.
     head: u32,
+    /// How often an interrupt was asked for, modulo 2^32.
+    arms: u32,
 }
 
 impl CompletionReader {
@@ -84,6 +86,7 @@ impl CompletionReader {
         Self {
             size,
             head: position,
+            arms: 0,
         }
     }
 
@@ -129,7 +132,9 @@ impl CompletionReader {
         self.is_present(memory, self.head)
     }
 
-    fn ask<M: QueueMemory>(&self, memory: &M, event: u32) {
+    fn ask<M: QueueMemory>(&mut self, memory: &M, event: u32) {
+        self.arms = self.arms.wrapping_add(1);
+        memory.store_release(control::CQ_ARMS, self.arms);
         memory.store_release(control::CQ_EVENT, event);
         // Pairs with the barrier in `CompletionWriter::post`: either it sees our event, or we its entry.
         memory.full_barrier();
