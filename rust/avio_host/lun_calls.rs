@@ -80,12 +80,12 @@ impl State {
             return Err(SetupError::Reserved.into());
         }
         let info = self.lun(call.lun)?.seen_again(call.flags)?;
-        call.info = self.describe(call.lun, info, self.tells_changes())?;
+        call.info = self.redescribe(call.lun, info, self.tells_changes())?;
         Ok(())
     }
 
     /// Gives a LUN another description, if it is another, and tells the guest if `tell`; what the description then is.
-    pub(crate) fn describe(
+    pub(crate) fn redescribe(
         &mut self,
         number: u32,
         mut info: LunInfo,

@@ -63,7 +63,7 @@ impl State {
     fn open_gate(&mut self, number: u32) -> Result<(), Refusal> {
         let mut info = self.lun(number)?.info;
         info.flags &= !lun_flags::GATED;
-        self.describe(number, info, false)?;
+        self.redescribe(number, info, false)?;
         Ok(())
     }
 }
