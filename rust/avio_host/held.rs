@@ -37,7 +37,7 @@ impl LunSet {
 /// The requests of one queue that are held back.
 pub(crate) struct Held {
     entries: KVVec<Submission>,
-    /// When to look at them, in nanoseconds.
+    /// When to look at them, in nanoseconds; the end of time if there are none.
     due: u64,
 }
 
@@ -66,9 +66,11 @@ impl Held {
         self.entries.push_within_capacity(*entry).is_ok()
     }
 
-    /// Look at them at once.
+    /// Look at them at once, if there are any.
     pub(crate) fn look_again(&mut self) {
-        self.due = 0;
+        if !self.is_empty() {
+            self.due = 0;
+        }
     }
 
     /// Looks at all of them in order. `again` also learns whether an earlier request of the LUN waits on.

@@ -15,7 +15,8 @@ use avio_core::ring::RingSize;
 fn r1_every_position_has_its_slot_inside_the_ring() {
     let mut legal = 0;
     for entries in 0..=2 * MAX_QUEUE_SIZE {
-        let right = entries.is_power_of_two() && (MIN_QUEUE_SIZE..=MAX_QUEUE_SIZE).contains(&entries);
+        let right =
+            entries.is_power_of_two() && (MIN_QUEUE_SIZE..=MAX_QUEUE_SIZE).contains(&entries);
         let size = RingSize::new(entries);
         assert_eq!(size.is_some(), right, "{entries}");
         let Some(size) = size else { continue };
@@ -103,7 +104,10 @@ fn s6_every_cut_of_few_pieces_is_whole_blocks_and_loses_nothing() {
             };
             let pieces: Vec<_> = (0..count).map(piece).collect();
             let total: u32 = pieces.iter().map(|piece| piece.len).sum();
-            for block in [512, 1024, 4096].into_iter().filter(|block| total % block == 0) {
+            for block in [512, 1024, 4096]
+                .into_iter()
+                .filter(|block| total % block == 0)
+            {
                 for most in 1..=5 {
                     let Some((used, excess)) = bio_part(&pieces, most, block) else {
                         // Not even one block fits into so many pieces.

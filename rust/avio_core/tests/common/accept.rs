@@ -75,10 +75,7 @@ impl Accepted {
             Command::SecureErase => lun.max_secure_erase,
             Command::WriteZeroes { .. } => lun.max_write_zeroes,
             Command::Read | Command::Write { .. } => {
-                assert_eq!(
-                    u64::from(bytes),
-                    u64::from(self.sectors) * SECTOR_SIZE
-                );
+                assert_eq!(u64::from(bytes), u64::from(self.sectors) * SECTOR_SIZE);
                 MAX_REQUEST_BYTES / SECTOR_SIZE as u32
             }
         };
@@ -141,7 +138,7 @@ fn lun(bytes: &mut Bytes<'_>) -> Option<LunInfo> {
 fn runs(bytes: &mut Bytes<'_>) -> Option<Vec<Run>> {
     let (mut runs, mut next) = (Vec::new(), 0);
     for index in 0..u64::from(bytes.u8()? % 5) {
-        let guest_page = next + u64::from(bytes.one_of(&[0, 0, 1, 7])?);
+        let guest_page = next + u64::from(bytes.one_of(&[0u8, 0, 1, 7])?);
         let pages = 1 + u64::from(bytes.u8()?);
         let writable = bytes.one_of(&[true, true, false])?;
         next = guest_page + pages;

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("s12_gated_from_the_start", from_the_start),
     ("s12_gated_while_running", while_running),
     ("s12_gates_under_load", under_load),
+    ("s12_gate_before_what_was_held_back", held_back),
 ];
 
 /// Sends every kind of request to LUN 0: each must end as Replaced, and the device may have none of them.
@@ -127,5 +128,28 @@ fn under_load(_env: &Env) -> Result<Outcome> {
         open(&mut guest)?;
     }
     guest.works(0, 193)?;
+    pass()
+}
+
+fn held_back(_env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    guest.adapter.limit_bytes(0, 1, 4096)?;
+    let tags = [0, 1, 2, 3, 4, 5, 6, 7];
+    let writes = tags.map(|tag| write(tag, 0, &[(DATA, 4096)]));
+    guest.queue().go(&writes)?;
+    wait_for("requests wait", || Ok(guest.adapter.lun(0)?.held_back >= 6))?;
+    let before = disk.requests()?;
+    guest.adapter.update_lun(0, lun_flags::GATED)?;
+    guest.adapter.limit_bytes(0, 0, 0)?;
+    let answers = guest.queue().answers(&tags)?;
+    let count = |status| answers.iter().filter(|answer| **answer == status).count();
+    let (done, replaced) = (count(Status::Ok), count(Status::Replaced));
+    let right = done <= 2 && done + replaced == 8;
+    ensure!(right, "held back before the gate was closed: {answers:?}");
+    let after = disk.requests()?;
+    ensure!(after == before, "the device had {} requests", after - before);
+    open(&mut guest)?;
+    guest.works(0, 194)?;
     pass()
 }

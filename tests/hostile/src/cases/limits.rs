@@ -9,12 +9,13 @@ use anyhow::{ensure, Context, Result};
 use avio_abi::ioctl::{
     remove_flags, SetLimits, SetPoll, SetupError, MAX_POLL_NS, SET_LIMITS, SET_POLL,
 };
+use avio_abi::pci::task;
 use avio_abi::stor::Status;
 use avio_abi::wire::Wire;
 
 pub const TESTS: &[Test] = &[
     ("limits_hold_back_one_lun_and_not_the_other", one_of_two),
-    ("limits_let_go_at_stop_and_removal", let_go),
+    ("limits_let_go_at_stop_task_and_removal", let_go),
     ("limits_and_polling_take_any_number", any_number),
 ];
 
@@ -90,6 +91,12 @@ fn let_go(env: &Env) -> Result<Outcome> {
     guest.restart().context("STOP with requests held back")?;
     guest.adapter.limit_bytes(0, 0, 0)?;
     guest.works(0, 211)?;
+
+    let (mut guest, tags) = held_back(env)?;
+    guest.adapter.task(task::LUN_RESET, 0, (0, 0))?;
+    let answers = guest.queue().answers(&tags)?;
+    let aborted = answers.iter().filter(|status| **status == Status::Aborted);
+    ensure!(aborted.count() >= 8, "after LUN_RESET: {answers:?}");
 
     let (mut guest, tags) = held_back(env)?;
     guest.adapter.remove_lun(0, remove_flags::FORCE)?;

@@ -3,6 +3,7 @@
 //! Memory tables: bad ones are refused and leave the old one, good ones may come at any time.
 
 use crate::adapter::{refused, Adapter};
+use crate::backing::{Mapped, NullBlk};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::sys::{drop_ipc_lock, Mapping};
@@ -20,6 +21,10 @@ pub const TESTS: &[Test] = &[
     ("m4_memory_that_cannot_be_pinned", unpinnable),
     ("m4_file_on_disk", file_on_disk),
     ("m5_regions_removed_and_replaced_under_load", exchanged),
+    (
+        "m5_regions_removed_while_the_backing_stands_still",
+        removed_while_still,
+    ),
     ("m8_memlock_limit", memlock_limit),
     ("m10_thousands_of_tables", thousands),
 ];
@@ -215,6 +220,36 @@ fn exchanged(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Pass(format!(
         "{refused_reads} met the region gone"
     )))
+}
+
+fn removed_while_still(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    let mut guest = Guest::on(&device.open()?, &PLAIN)?;
+    guest.store(0, 0, 65536, 27)?;
+    let held = device.suspend()?;
+    guest.queue().go(&[read(2, 0, &[(NEXT, 65536)])])?;
+    wait_for("one in flight", || {
+        Ok(guest.adapter.queue(0)?.in_flight == 1)
+    })?;
+    let table = regions(&guest.mapping);
+    let adapter = &guest.adapter;
+    std::thread::scope(|scope| -> Result<()> {
+        // The call may wait for the backing; nobody else does.
+        let call = scope.spawn(|| adapter.set_memory(&table[..2]));
+        let others = (0..3).try_for_each(|_| env.bystander.goes_on());
+        held.resume()?;
+        call.join().expect("call").context("SET_MEMORY")?;
+        others
+    })?;
+    let answers = guest.queue().answers(&[2])?;
+    ensure!(answers == [Status::Ok], "{answers:?}");
+    guest.verify(NEXT, 0, 65536, 27)?;
+    let entry = read(3, 0, &[(NEXT, 65536)]);
+    let what = "memory that is gone";
+    guest.queue().expect(&entry, Status::BadAddress, what)?;
+    guest.works(0, 28)?;
+    pass()
 }
 
 fn memlock_limit(env: &Env) -> Result<Outcome> {
