@@ -12,11 +12,11 @@ use crate::luns::Luns;
 use crate::serve::Reading;
 use avio_abi::ring::{control, Broken, Completion};
 use avio_abi::stor::Status;
-use avio_abi::MAX_LUNS;
+use avio_abi::{features, MAX_LUNS};
 use avio_core::memory::GuestAddr;
-use avio_core::ring::{CompletionWriter, QueueMemory, RingSize};
+use avio_core::ring::{CompletionWriter, QueueMemory, Rest, RingSize};
 use avio_core::sync::InFlight;
-use avio_sys::host::{now_ns, BioOwner, Bios, Call, MappedQueue, PinnedMemory};
+use avio_sys::host::{now_ns, BioOwner, Bios, Call, MappedQueue, PinnedMemory, Waker};
 use kernel::alloc::KVVec;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -51,6 +51,9 @@ pub(crate) struct Shared {
     pub(crate) number: usize,
     pub(crate) ring: MappedQueue,
     pub(crate) writer: CompletionWriter,
+    /// Whether the worker rests, which it must not before the guest was told of all completions.
+    pub(crate) rest: Rest,
+    pub(crate) waker: Pin<KBox<Waker>>,
     call: Arc<Call>,
     tags: KVVec<Tag>,
     /// How many requests of each LUN are held back. Only the worker writes it.
@@ -100,6 +103,8 @@ impl Shared {
             number: config.number,
             ring,
             writer: CompletionWriter::new(config.size),
+            rest: Rest::new(),
+            waker: KBox::pin_init(Waker::new(), GFP_KERNEL_ACCOUNT)?,
             call: config.call.clone(),
             tags,
             held,
@@ -148,10 +153,30 @@ impl Shared {
                 bytes,
             },
         ) {
-            self.counters.interrupts.add(1);
-            self.call.signal();
-        } else {
-            self.counters.suppressed.add(1);
+            self.interrupt();
+            return;
+        }
+        self.counters.suppressed.add(1);
+        // Behind the barrier of `post`.
+        if self.coalesces() && self.rest.is_resting() {
+            self.waker.wake();
+        }
+    }
+
+    fn interrupt(&self) {
+        self.counters.interrupts.add(1);
+        self.call.signal();
+    }
+
+    /// Whether the guest may ask for interrupts ahead of what is in flight.
+    fn coalesces(&self) -> bool {
+        self.features & features::COALESCE != 0
+    }
+
+    /// The worker stops looking at the ring: the guest is told of what it has not been told of.
+    pub(crate) fn rest(&self) {
+        if self.coalesces() && self.rest.begin(&*self.ring, &self.writer) {
+            self.interrupt();
         }
     }
 

@@ -12,7 +12,7 @@ use avio_abi::ring::{Broken, Submission};
 use avio_abi::stor::Status;
 use avio_core::poll::Poll;
 use avio_core::ring::{RingSize, SubmissionReader};
-use avio_sys::host::{alone, now_ns, relax, Batch, More, Serve};
+use avio_sys::host::{alone, now_ns, relax, Batch, More, Serve, Waker};
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
@@ -34,11 +34,16 @@ pub(crate) struct Reading {
 }
 
 impl Serve for Queue {
+    fn waker(&self) -> &Waker {
+        &self.shared().waker
+    }
+
     fn serve(&self) -> More {
         let shared = self.shared();
         let Some(_pass) = shared.halt.enter() else {
             return More::No;
         };
+        shared.rest.end();
         let mut reading = self.reading.lock();
         self.listen(&mut reading);
         if shared.broken() == 0 {
@@ -163,6 +168,7 @@ impl Reading {
         if more != More::No || self.poll_ring(shared)? || self.reader.arm(&*shared.ring)? {
             return Ok(More::Yes);
         }
+        shared.rest();
         if self.held.is_empty() {
             return Ok(More::No);
         }

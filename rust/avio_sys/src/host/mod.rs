@@ -23,4 +23,4 @@ pub use flight::Op;
 pub use pinned::{PinError, PinnedMemory};
 pub use queue_map::MappedQueue;
 pub use time::{alone, now_ns, relax, wait_until};
-pub use worker::{More, Serve, Worker};
+pub use worker::{More, Serve, Waker, Worker};

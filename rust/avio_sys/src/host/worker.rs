@@ -12,7 +12,7 @@ use core::ptr;
 use kernel::error::{from_err_ptr, Result};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
-use kernel::sync::Arc;
+use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 
 /// Whether a worker has more to do at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,45 @@ pub enum More {
 pub trait Serve: Send + Sync + 'static {
     /// Serves what has come. Runs in the worker's thread, may sleep, and should return after a bounded time.
     fn serve(&self) -> More;
+
+    /// What wakes the worker from any context.
+    fn waker(&self) -> &Waker;
+}
+
+/// The way to wake a worker, while there is one.
+#[pin_data]
+pub struct Waker {
+    #[pin]
+    sleeper: SpinLockIrq<Option<Sleeper>>,
+}
+
+/// The parts of an [`Inner`] that a wake-up touches.
+struct Sleeper {
+    pending: *const Atomic<i32>,
+    task: *mut c_void,
+}
+
+// SAFETY: The atomic and the task may be used from any thread.
+unsafe impl Send for Sleeper {}
+
+impl Waker {
+    /// One that wakes nobody yet.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            sleeper <- new_spinlock_irq!(None, "avio_waker"),
+        })
+    }
+
+    /// Has the worker look at once. Usable in any context.
+    pub fn wake(&self) {
+        if let Some(sleeper) = &*self.sleeper.lock() {
+            // SAFETY: The worker takes itself out, under the lock, before its thread and its flag go.
+            unsafe {
+                (*sleeper.pending).store(1, Release);
+                bindings::avio_task_wake(sleeper.task);
+            }
+        }
+    }
 }
 
 struct Inner<T> {
@@ -99,7 +138,18 @@ impl<T: Serve> Worker<T> {
             unsafe { bindings::avio_kick_attach(kick.as_ptr(), Some(kicked::<T>), inner.cast()) };
         match from_err_ptr(kick) {
             // INVARIANT: The task runs and the kick is attached.
-            Ok(kick) => Ok(Self { inner, kick }),
+            Ok(kick) => {
+                // SAFETY: `inner` is alive, and its task was set above.
+                let (serve, pending, task) = unsafe {
+                    (
+                        &(*inner).serve,
+                        ptr::addr_of!((*inner).pending),
+                        (*inner).task,
+                    )
+                };
+                *serve.waker().sleeper.lock() = Some(Sleeper { pending, task });
+                Ok(Self { inner, kick })
+            }
             Err(error) => {
                 // SAFETY: The task was started above; after it has ended nobody else has the pointer.
                 unsafe {
@@ -136,6 +186,9 @@ impl<T: Serve> Worker<T> {
 
 impl<T: Serve> Drop for Worker<T> {
     fn drop(&mut self) {
+        // SAFETY: By the type's invariant `inner` is alive.
+        let serve = unsafe { &(*self.inner).serve };
+        *serve.waker().sleeper.lock() = None;
         // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running, ending
         // the thread waits out `run`; after both nobody else has `inner`.
         unsafe {
