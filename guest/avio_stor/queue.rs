@@ -239,13 +239,18 @@ impl Queue {
             if self.polled {
                 break;
             }
-            reader.after = reader.coalescer.after(self.in_flight(reader.taken));
-            let after = reader.after;
+            let in_flight = self.in_flight(reader.taken);
             if self.shared.ahead {
+                let outstanding = reader.taken.wrapping_sub(before).saturating_add(in_flight);
+                let after = reader.coalescer.ahead(outstanding);
                 if !reader.ring.arm_ahead(self.raw(), after) {
                     break;
                 }
-            } else if !reader.ring.arm(self.raw(), after) {
+                continue;
+            }
+            let after = reader.coalescer.after(in_flight);
+            reader.after = after;
+            if !reader.ring.arm(self.raw(), after) {
                 if after != 0 && !reader.ticking {
                     reader.ticking = true;
                     self.shared.signals.tick();

@@ -10,7 +10,6 @@ use avio_sys::guest::work;
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 use kernel::time::msecs_to_jiffies;
-use kernel::workqueue;
 
 /// How long completions may lie in a ring because of coalescing: twice this.
 const TICK_MS: u32 = 5;
@@ -57,29 +56,28 @@ impl Signals {
     pub(crate) fn scan(&self) {
         if let Some(controller) = self.controller() {
             // If it is queued already, that is as good.
-            let _ = workqueue::system_unbound().enqueue::<_, SCAN>(controller);
+            let _ = work::long().enqueue::<_, SCAN>(controller);
         }
     }
 
     /// Disks are to be removed.
     pub(crate) fn bury(&self) {
         if let Some(controller) = self.controller() {
-            let _ = workqueue::system_unbound().enqueue::<_, BURY>(controller);
+            let _ = work::long().enqueue::<_, BURY>(controller);
         }
     }
 
     /// A queue has stopped, or lost a request.
     pub(crate) fn recover(&self) {
         if let Some(controller) = self.controller() {
-            let _ = workqueue::system_unbound().enqueue::<_, RECOVER>(controller);
+            let _ = work::long().enqueue::<_, RECOVER>(controller);
         }
     }
 
     /// A queue has put off an interrupt, and should be looked at in a while.
     pub(crate) fn tick(&self) {
         if let Some(controller) = self.controller() {
-            let _ = workqueue::system()
-                .enqueue_delayed::<_, TICK>(controller, msecs_to_jiffies(TICK_MS));
+            let _ = work::short().enqueue_delayed::<_, TICK>(controller, msecs_to_jiffies(TICK_MS));
         }
     }
 }

@@ -6,6 +6,10 @@
 //! those in flight take for ever, because their LUN does, the others would wait with them. So the driver looks at its
 //! ring by itself now and then, tells [`Coalescer::late`] when it finds that completions have lain there, and every
 //! completion interrupts for a while, the longer the more often that happens.
+//!
+//! A device with COALESCE (5.6) sees to that itself, and takes positions ahead of what is in flight. Then the driver
+//! goes by how many requests its users have had outstanding of late, which is more: a quick device has answered most of
+//! them by the time that the driver looks.
 
 /// Fewest requests in flight at which an interrupt is put off.
 const FEWEST: u32 = 4;
@@ -28,6 +32,8 @@ pub struct Coalescer {
     hold: u32,
     /// What `hold` is to be the next time.
     next_hold: u32,
+    /// How many requests were outstanding of late.
+    depth: u32,
 }
 
 impl Coalescer {
@@ -37,6 +43,7 @@ impl Coalescer {
             cap: if enabled { MOST } else { 0 },
             hold: if enabled { 0 } else { u32::MAX },
             next_hold: FIRST_HOLD,
+            depth: 0,
         }
     }
 
@@ -50,6 +57,18 @@ impl Coalescer {
             half
         } else {
             self.cap
+        }
+    }
+
+    /// The same with COALESCE, where `outstanding` counts the completions that were just taken, too. May be more than
+    /// what is in flight, and is zero when there was one request at a time.
+    pub fn ahead(&mut self, outstanding: u32) -> u32 {
+        let faded = self.depth.saturating_sub(self.depth.div_ceil(4));
+        self.depth = outstanding.max(faded);
+        if self.depth < FEWEST {
+            0
+        } else {
+            (self.depth / 2).min(self.cap)
         }
     }
 
@@ -97,6 +116,19 @@ mod tests {
             assert_eq!(coalescer.after(in_flight), 0);
         }
         assert_eq!(coalescer.after(32), 16);
+    }
+
+    #[test]
+    fn goes_ahead_by_what_was_outstanding_of_late() {
+        let mut coalescer = Coalescer::new(true);
+        assert_eq!(coalescer.ahead(32), 16);
+        assert!(coalescer.ahead(0) > 4);
+        for _ in 0..16 {
+            coalescer.ahead(1);
+        }
+        assert_eq!(coalescer.ahead(1), 0);
+        assert_eq!(coalescer.ahead(u32::MAX), MOST);
+        assert_eq!(Coalescer::new(false).ahead(128), 0);
     }
 
     #[test]

@@ -1,9 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for work items, which the kernel crate cannot do.
+//! Waiting for work items, which the kernel crate cannot do, and the work queues that it has no names for yet (those
+//! of its names are deprecated, and the kernel warns of them).
 
 use kernel::sync::Arc;
-use kernel::workqueue::{HasDelayedWork, HasWork, Work};
+use kernel::workqueue::{HasDelayedWork, HasWork, Queue, Work};
+
+/// The kernel's work queue for short work.
+pub fn short() -> &'static Queue {
+    // SAFETY: The kernel made it when it started, and keeps it.
+    unsafe { Queue::from_raw(avio_bindings::system_percpu_wq) }
+}
+
+/// The kernel's work queue for work that may wait long.
+pub fn long() -> &'static Queue {
+    // SAFETY: As above.
+    unsafe { Queue::from_raw(avio_bindings::system_dfl_wq) }
+}
 
 /// Waits until the work item of `owner` is neither queued nor running.
 ///
