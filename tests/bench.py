@@ -3,10 +3,12 @@
 and the plots beside them. `make bench BENCH=full` measures every load at every depth, not only what the targets need."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts"), str(Pat
 import build
 import host
 import initramfs
+import plots
 import report
 import root
 import vm
@@ -56,9 +59,8 @@ def matrix(initrd, selection, seconds, ways):
         elif line.startswith("BENCH "):
             rows = results["rows"]
             rows.append(json.loads(line.removeprefix("BENCH ")))
-            say(f"{len(rows):4} of {results['cells']}  " + "{way}, queues {queues}, LUNs {luns}: {load} {block}, depth {depth}: {iops:,.0f} I/Os a second".format(**rows[-1]))
-        elif line.startswith("BENCH-SINGLE "):
-            results.setdefault("single", {}).update(json.loads(line.removeprefix("BENCH-SINGLE ")))
+            what = "{way}, queues {queues}, LUNs {luns}: {load} {block}, depth {depth}: {iops:,.0f} I/Os a second"
+            say(f"{len(rows):4} of {results['cells']}  {what.format(**rows[-1])}")
 
     inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", selection, seconds, *ways]
     limit = BOOTS_LIMIT + CELL_LIMIT * (500 if selection == "full" else 50)
@@ -66,6 +68,17 @@ def matrix(initrd, selection, seconds, ways):
     if result.failure():
         raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")
     return results
+
+
+@contextlib.contextmanager
+def emulated():
+    """Has VMs run on an emulated processor, whatever the machine has."""
+    before = os.environ.get("AVIO_ACCEL", "")
+    os.environ["AVIO_ACCEL"] = "tcg"
+    try:
+        yield
+    finally:
+        os.environ["AVIO_ACCEL"] = before
 
 
 def instructions():
@@ -79,20 +92,33 @@ def instructions():
         elif line.startswith("BENCH-SINGLE "):
             found["single"].update(json.loads(line.removeprefix("BENCH-SINGLE ")))
 
-    # One virtual nanosecond for each instruction; that needs an emulated processor, whatever the machine has.
-    os.environ["AVIO_ACCEL"] = "tcg"
-    inside, count = ["/avio/tests/vm/bench_instructions.py"], ["-icount", "shift=0"]
-    result = vm.run(inside, "bench-instructions", cpus=1, timeout=600, qemu=count, on_line=row, append=["kunit.autorun=0"])
+    # One virtual nanosecond for each instruction.
+    inside = ["/avio/tests/vm/bench_instructions.py"]
+    options = {"cpus": 1, "timeout": 600, "qemu": ["-icount", "shift=0"], "append": ["kunit.autorun=0"]}
+    with emulated():
+        result = vm.run(inside, "bench-instructions", on_line=row, **options)
     if result.failure():
         raise Problem(f"the VM that counts instructions: {result.failure()}; its log: {result.log}")
     return found
+
+
+def draw():
+    """The plots."""
+    try:
+        subprocess.run([plots.ensure(host.CACHE), plots.__file__], check=True)
+    except subprocess.CalledProcessError as error:
+        raise Problem(
+            f"the plots were not drawn ({error}); the figures are in {report.DATA}. Python's venv is needed (Debian: "
+            "apt-get install python3-venv), and the network the first time"
+        ) from None
 
 
 def main():
     """Build, boot, count, write."""
     parser = argparse.ArgumentParser(description="Measure AVIO beside its peers.")
     parser.add_argument("--seconds", type=float, default=3, help="of each cell's window")
-    parser.add_argument("--only", action="append", default=[], metavar="WAY", help="only this way of I/O; nothing is written then")
+    only = "only this way of I/O; nothing is written then"
+    parser.add_argument("--only", action="append", default=[], metavar="WAY", help=only)
     args = parser.parse_args()
     selection = os.environ.get("BENCH") or "quick"
     if selection not in ("quick", "full"):
@@ -100,10 +126,15 @@ def main():
     build.modules("normal")
     build.userspace()
     initrd = initramfs.make("bench", "normal", programs=["/usr/bin/fio"])
-    results = matrix(initrd, selection, args.seconds, args.only) | {"selection": selection, "seconds": args.seconds} | machine()
+    results = {"selection": selection, "seconds": args.seconds} | machine()
     if args.only:
-        return say(report.cells(results["rows"]))
+        return say(report.cells(matrix(initrd, selection, args.seconds, args.only)["rows"]))
+    build.programs("The driver that plays a guest", "tests/driver")
+    results |= instructions()
+    results |= matrix(initrd, selection, args.seconds, [])
     report.DATA.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with host.Step("Plots, with matplotlib in an environment of its own"):
+        draw()
     report.write()
     say("\n" + report.table(["what", "measured", "target", "reached"], report.targets.against(results)))
     say(f"\nwritten to {report.REPORT.relative_to(CHECKOUT)}")

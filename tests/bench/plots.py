@@ -14,6 +14,7 @@ RATE = [("iops", None)]
 CROSSINGS = [("doorbells", "doorbells"), ("interrupts", "interrupts"), ("other_exits", "other exits")]
 CPU = [("cpu_guest_us", "guest"), ("cpu_host_us", "host")]
 COUNTED = [("instructions", None)]
+LICENCE = "SPDX-License-Identifier: GPL-2.0 OR Apache-2.0"
 BARS = ["#2a6f97", "#e09f3e", "#8d99ae"]
 
 
@@ -36,8 +37,8 @@ def bars(axes, rows, parts, title):
         axes.barh([row["way"] for row in rows], values, left=left, label=name, color=colour)
         left = [a + b for a, b in zip(left, values)]
     for row, total in zip(rows, left):
-        axes.annotate(f"{total:,.0f}" if total >= 100 else f"{total:.2g}", (total, row["way"]), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.invert_yaxis()
+        text = f"{total:,.0f}" if total >= 100 else f"{total:.2g}"
+        axes.annotate(text, (total, row["way"]), (3, 0), textcoords="offset points", va="center", fontsize=8)
     axes.margins(x=0.15)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
@@ -48,12 +49,14 @@ def picture(plot, name, rows, parts, title):
     depths = sorted({row["depth"] for row in rows})
     if not rows:
         return
-    figure, panels = plot.subplots(1, len(depths), figsize=(5.2 * len(depths), 3.2), sharey=True, squeeze=False, layout="constrained")
+    size = (5.2 * len(depths), 3.2)
+    figure, panels = plot.subplots(1, len(depths), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axes, depth in zip(panels[0], depths):
         bars(axes, [row for row in rows if row["depth"] == depth], parts, f"{title}, depth {depth}")
+    panels[0][0].invert_yaxis()  # which the others share
     if parts[0][1]:
-        panels[0][-1].legend(frameon=False, fontsize=8)
-    figure.savefig(DOCS / f"bench-{name}.svg", metadata={"Date": None})
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(parts), frameon=False)
+    figure.savefig(DOCS / f"bench-{name}.svg", metadata={"Date": None, "Rights": LICENCE})
     plot.close(figure)
 
 
@@ -62,7 +65,7 @@ def draw():
     import matplotlib  # pylint: disable=import-outside-toplevel
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "avio"
+    matplotlib.rcParams.update({"svg.hashsalt": "avio", "svg.fonttype": "none"})
     from matplotlib import pyplot  # pylint: disable=import-outside-toplevel
 
     results = json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))

@@ -3,7 +3,9 @@
 counts, so that they hold on any machine."""
 
 AVIO, BARE, VHOST = "AVIO", "bare host", "vhost-scsi"
-VIRTIO, VIRTIO_IOTHREAD, EMULATED = "QEMU virtio-blk", "QEMU virtio-blk, IOThread", "QEMU mptsas1068"
+VIRTIO_IOTHREAD, EMULATED = "QEMU virtio-blk, IOThread", "QEMU mptsas1068"
+# QEMU's virtio-blk where it can be counted without a guest: the same block layer, behind a socket.
+VIRTIO_SERVER = "QEMU vhost-user-blk"
 
 
 class Missing(Exception):
@@ -56,9 +58,9 @@ def crossings(results):
 # What it is, how it is found, the sign of the comparison, the limit, and its unit.
 TARGETS = [
     ("instructions an I/O beyond the bare host's, depth 1, over vhost-scsi's", ratio("beyond", 1, VHOST), "≤", 0.5, "×"),
-    ("the same over QEMU virtio-blk's", ratio("beyond", 1, VIRTIO), "≤", 0.4, "×"),
+    ("the same over QEMU's virtio-blk (vhost-user)", ratio("beyond", 1, VIRTIO_SERVER), "≤", 0.4, "×"),
     ("instructions an I/O beyond the bare host's, depth 32, over vhost-scsi's", ratio("beyond", 32, VHOST), "≤", 0.4, "×"),
-    ("the same over QEMU virtio-blk's", ratio("beyond", 32, VIRTIO), "≤", 0.3, "×"),
+    ("the same over QEMU's virtio-blk (vhost-user)", ratio("beyond", 32, VIRTIO_SERVER), "≤", 0.3, "×"),
     ("instructions an I/O beyond the bare host's, depth 32, over the emulated SCSI adapter's", ratio("beyond", 32, EMULATED), "≤", 0.2, "×"),
     ("I/Os a second over the emulated SCSI adapter's, depth 1", ratio("rate", 1, EMULATED), "≥", 4, "×"),
     ("the same at depth 32", ratio("rate", 32, EMULATED), "≥", 4, "×"),

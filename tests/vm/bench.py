@@ -57,11 +57,8 @@ class Boot:
 
 
 QUICK = (Cell("randread", 4096, 1), Cell("randread", 4096, 32))
-FULL = tuple(
-    Cell(load, block, depth)
-    for load, block in [("randread", 4096), ("randread", 8192), ("randwrite", 4096), ("mix", 4096), ("mix", 8192), ("read", 131072)]
-    for depth in (1, 4, 32, 128)
-)
+RANDOM = [(load, block) for load in ("randread", "randwrite", "mix") for block in (4096, 8192)]
+FULL = tuple(Cell(load, block, depth) for load, block in [*RANDOM, ("read", 131072)] for depth in (1, 4, 32, 128))
 BUSY = Cell("randread", 4096, 128)
 
 
@@ -119,11 +116,12 @@ def in_guest(boot, seconds, initrd):
 
     with WAYS[boot.way]([f"/dev/{name}" for name in devices(boot.luns)], start) as guest:
         for cell in boot.cells:
-            say = f"GUEST-BENCH {cell.name()}."
-            wait_for(lambda say=say: guest.said(say) or guest.process.poll() is not None, 180, f"{say} of {boot.way}: {guest.tail()}")
+            mark = f"GUEST-BENCH {cell.name()}."
+            begun = lambda mark=mark: guest.said(mark) or guest.process.poll() is not None
+            wait_for(begun, 180, f"{mark} of {boot.way}")
             end = f"counted:{cell.name()}"
             row = measure(boot, cell, seconds, lambda end=end: guest.value(end))
-            wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()}: {guest.tail()}")
+            wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()} of {boot.way}")
             interrupts, moved = map(int, guest.value(end).split())
             yield row | {"interrupts": interrupts / max(moved * 512 / cell.block, 1)}
 

@@ -10,11 +10,11 @@ use avio_abi::ring::{segment_flags, Segment, Submission, COMPLETION_SIZE, SUBMIS
 use avio_abi::stor::{lun_flags, opcode, Status};
 use avio_abi::wire::Wire;
 use avio_core::ring::{CompletionReader, QueueMemory, RingSize, SubmissionWriter};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{fence, Ordering};
+use vmm_sys_util::eventfd::EventFd;
 
 /// Guest address of the first byte of memory.
 const RAM: u64 = 0x10_0000;
@@ -88,7 +88,7 @@ impl Avio {
             features,
             |features| features.error,
         )?;
-        let eventfd = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC);
+        let eventfd = || EventFd::new(libc::EFD_CLOEXEC);
         let (kick, call_back) = (eventfd()?, eventfd()?);
         for index in 0..queues {
             let base = RAM + u64::from(index) * QUEUE_SIZE as u64;
@@ -98,8 +98,8 @@ impl Avio {
                 submissions: base,
                 completions: base + COMPLETIONS as u64,
                 control: base + CONTROL as u64,
-                kick_fd: kick.as_fd().as_raw_fd(),
-                call_fd: call_back.as_fd().as_raw_fd(),
+                kick_fd: kick.as_raw_fd(),
+                call_fd: call_back.as_raw_fd(),
                 ..SetQueue::ZERO
             };
             call(&adapter, ioctl::SET_QUEUE, "SET_QUEUE", queue, |queue| {

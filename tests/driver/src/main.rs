@@ -12,11 +12,15 @@ mod bare;
 mod meminfo;
 mod sys;
 mod vhost_scsi;
+mod vhost_user_blk;
+mod vring;
+mod workers;
 
 use anyhow::{ensure, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Bytes of a read.
 pub const BLOCK: u32 = 4096;
@@ -38,7 +42,7 @@ pub trait Way {
 }
 
 #[derive(Parser)]
-#[command(about = "Drives block devices by AVIO, by vhost-scsi, or directly")]
+#[command(about = "Drives block devices by AVIO, by vhost, or directly")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -57,13 +61,26 @@ enum Command {
         #[command(flatten)]
         load: Load,
     },
-    /// Kernel memory of an adapter of /dev/avio-stor, in MiB
-    Memory {
+    /// By vhost-user, from the program that listens at this socket
+    VhostUserBlk {
         #[arg(long)]
-        device: PathBuf,
-        #[arg(long, default_value_t = 16)]
-        queues: u32,
+        socket: PathBuf,
+        #[command(flatten)]
+        load: Load,
     },
+    /// Kernel memory of an adapter of /dev/avio-stor, in MiB
+    Memory(Adapter),
+    /// Wake-ups of the workers of an adapter of /dev/avio-stor whose guest does nothing for two seconds
+    Idle(Adapter),
+}
+
+#[derive(clap::Args)]
+struct Adapter {
+    /// Block device; only read
+    #[arg(long)]
+    device: PathBuf,
+    #[arg(long, default_value_t = 1)]
+    queues: u32,
 }
 
 #[derive(clap::Args)]
@@ -86,15 +103,37 @@ fn main() -> Result<()> {
         Command::VhostScsi { wwpn, load } => {
             measure(&mut vhost_scsi::VhostScsi::new(&wwpn)?, &load)
         }
-        Command::Memory { device, queues } => {
-            let before = meminfo::kernel_bytes()?;
-            let adapter = avio::Avio::new(&device, queues)?;
-            let used = meminfo::kernel_bytes()?.saturating_sub(before);
-            drop(adapter);
-            println!("{:.2}", used as f64 / f64::from(1 << 20));
-            Ok(())
+        Command::VhostUserBlk { socket, load } => {
+            measure(&mut vhost_user_blk::VhostUserBlk::new(&socket)?, &load)
+        }
+        Command::Memory(adapter) => memory(&adapter),
+        Command::Idle(adapter) => idle(&adapter),
+    }
+}
+
+fn memory(options: &Adapter) -> Result<()> {
+    let before = meminfo::kernel_bytes()?;
+    let _adapter = avio::Avio::new(&options.device, options.queues)?;
+    let used = meminfo::kernel_bytes()?.saturating_sub(before);
+    println!("{:.2}", used as f64 / f64::from(1 << 20));
+    Ok(())
+}
+
+fn idle(options: &Adapter) -> Result<()> {
+    let mut adapter = avio::Avio::new(&options.device, options.queues)?;
+    adapter.push(0, 0)?;
+    adapter.publish()?;
+    while adapter.take()?.is_none() {
+        if !adapter.arm()? {
+            adapter.wait()?;
         }
     }
+    // A worker may poll for a moment before it sleeps.
+    sleep(Duration::from_millis(500));
+    let before = workers::wake_ups()?;
+    sleep(Duration::from_secs(2));
+    println!("{}", workers::wake_ups()? - before);
+    Ok(())
 }
 
 /// Warms up, then counts.

@@ -6,10 +6,11 @@
 
 use std::fs::File;
 use std::io::Error;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8};
 
-/// Memory of a guest. The device may change it at any time, so no reference into it is ever made but to an atomic.
+/// Memory of a guest, with a descriptor so that another program can map it too. The device may change it at any time,
+/// so no reference into it is ever made but to an atomic.
 ///
 /// # Invariants
 ///
@@ -17,17 +18,26 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8};
 pub struct Mapping {
     base: *mut u8,
     len: usize,
+    file: File,
 }
 
 impl Mapping {
     /// Zeroed memory, every page of it there.
     pub fn new(len: usize) -> Result<Self, Error> {
+        // SAFETY: the name is a string of C's, and lives longer than the call.
+        let fd = unsafe { libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us the descriptor.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(len as u64)?;
         let (protection, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+            libc::MAP_SHARED | libc::MAP_POPULATE,
         );
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, 0) };
         if base == libc::MAP_FAILED {
             return Err(Error::last_os_error());
         }
@@ -35,7 +45,13 @@ impl Mapping {
         Ok(Self {
             base: base.cast(),
             len,
+            file,
         })
+    }
+
+    /// The descriptor; its first byte is the memory's.
+    pub fn raw_fd(&self) -> i32 {
+        self.file.as_raw_fd()
     }
 
     /// Address of the first byte.
@@ -96,6 +112,17 @@ pub fn ioctl(file: &File, request: u32, argument: &mut [u8]) -> Result<(), Error
     // tail beyond that, as vhost's memory table, it counts the tail itself.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), request.into(), argument.as_mut_ptr()) };
     if result < 0 {
+        return Err(Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Makes a descriptor wait again.
+pub fn set_blocking(file: &impl AsRawFd) -> Result<(), Error> {
+    // SAFETY: these calls take and give numbers only.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above.
+    if flags < 0 || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) } < 0 {
         return Err(Error::last_os_error());
     }
     Ok(())

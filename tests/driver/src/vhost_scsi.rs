@@ -1,29 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! vhost-scsi's rings, as a virtio guest's driver has them: split virtqueues with event indexes (virtio 1.3, 2.7), and
-//! a chain of header, response and data for each tag (5.6.6), made once.
+//! The kernel's vhost-scsi. A chain is header, response and data (virtio 1.3, 5.6.6).
 
 use crate::sys::{self, Mapping};
+use crate::vring::{Vring, AVAIL, ENTRIES, RAM, SIZE, USED};
 use crate::{Way, BLOCK, MAX_DEPTH};
 use anyhow::{ensure, Context, Result};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{fence, Ordering};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use vmm_sys_util::eventfd::EventFd;
 
-/// Guest address of the first byte of memory.
-const RAM: u64 = 0x10_0000;
-/// Entries of a virtqueue: a chain of three for each tag.
-const ENTRIES: usize = 512;
-const CHAIN: usize = 3;
+/// Those for control and for events stay empty; the last carries requests.
 const QUEUES: u32 = 3;
-const REQUESTS: u32 = 2;
-/// Where things lie in a queue's part of memory.
-const AVAIL: usize = 0x2000;
-const USED: usize = 0x3000;
-const QUEUE_SIZE: usize = 0x5000;
-/// The queue that carries requests; those for control and events stay empty.
-const QUEUE: usize = REQUESTS as usize * QUEUE_SIZE;
+const REQUESTS: usize = 2;
 /// Where each tag's header and response lie, and its data.
 const HEADERS: usize = 0x1_0000;
 const HEADER: usize = 0x100;
@@ -59,9 +49,7 @@ pub struct VhostScsi {
     // Declared first: when it is closed nothing uses the memory any more.
     _adapter: File,
     memory: Mapping,
-    avail: u16,
-    published: u16,
-    used: u16,
+    ring: Vring,
     kick: EventFd,
     call: EventFd,
 }
@@ -75,7 +63,7 @@ impl VhostScsi {
             .open(path)
             .context(path)?;
         let memory = Mapping::new(DATA + usize::from(MAX_DEPTH) * BLOCK as usize)?;
-        let eventfd = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC);
+        let eventfd = || EventFd::new(libc::EFD_CLOEXEC);
         let (kick, call) = (eventfd()?, eventfd()?);
         let set = |request, argument: &[u64]| {
             let mut bytes: Vec<u8> = argument
@@ -93,7 +81,7 @@ impl VhostScsi {
             &[1, RAM, memory.len(), memory.user_addr(), 0],
         )?;
         for index in 0..QUEUES {
-            let base = memory.user_addr() + u64::from(index) * QUEUE_SIZE as u64;
+            let base = memory.user_addr() + u64::from(index) * SIZE as u64;
             set(SET_VRING_NUM, &[pair(index, ENTRIES as u32)])?;
             set(SET_VRING_BASE, &[pair(index, 0)])?;
             set(
@@ -106,14 +94,8 @@ impl VhostScsi {
                     0,
                 ],
             )?;
-            set(
-                SET_VRING_KICK,
-                &[pair(index, kick.as_fd().as_raw_fd() as u32)],
-            )?;
-            set(
-                SET_VRING_CALL,
-                &[pair(index, call.as_fd().as_raw_fd() as u32)],
-            )?;
+            set(SET_VRING_KICK, &[pair(index, kick.as_raw_fd() as u32)])?;
+            set(SET_VRING_CALL, &[pair(index, call.as_raw_fd() as u32)])?;
         }
         let mut endpoint = [0; 232];
         endpoint[..4].copy_from_slice(&1u32.to_le_bytes());
@@ -125,43 +107,31 @@ impl VhostScsi {
         endpoint[4..4 + wwpn.len()].copy_from_slice(wwpn.as_bytes());
         sys::ioctl(&adapter, SET_ENDPOINT, &mut endpoint)
             .with_context(|| format!("no target {wwpn}"))?;
+        let ring = Vring::new(REQUESTS * SIZE);
         let mut way = Self {
             _adapter: adapter,
             memory,
-            avail: 0,
-            published: 0,
-            used: 0,
+            ring,
             kick,
             call,
         };
-        (0..MAX_DEPTH).for_each(|tag| way.chain(tag));
+        (0..MAX_DEPTH).for_each(|tag| way.prepare(tag));
         way.first()?;
         Ok(way)
     }
 
-    /// Makes a tag's chain of descriptors and its header.
-    fn chain(&self, tag: u16) {
-        const NEXT: u64 = 1;
-        const WRITE: u64 = 2;
+    /// Makes a tag's chain and header.
+    fn prepare(&self, tag: u16) {
         let (header, data) = (
             HEADERS + usize::from(tag) * HEADER,
             DATA + usize::from(tag) * BLOCK as usize,
         );
-        let first = usize::from(tag) * CHAIN;
-        let parts = [
-            (header, HEADER_LEN, NEXT),
-            (header + RESPONSE, RESPONSE_LEN, NEXT | WRITE),
-            (data, BLOCK, WRITE),
+        let links = [
+            (header, HEADER_LEN, false),
+            (header + RESPONSE, RESPONSE_LEN, true),
+            (data, BLOCK, true),
         ];
-        for (at, (place, len, flags)) in (first..).zip(parts) {
-            self.memory
-                .u64(QUEUE + 16 * at)
-                .store(RAM + place as u64, Ordering::Relaxed);
-            let rest = u64::from(len) | (flags << 32) | ((at as u64 + 1) << 48);
-            self.memory
-                .u64(QUEUE + 16 * at + 8)
-                .store(rest, Ordering::Relaxed);
-        }
+        self.ring.chain(&self.memory, tag, links);
         // Target 1, LUN 0, flat addressing; READ(10) of 8 blocks of 512 bytes.
         let bytes = [
             (0, 1),
@@ -170,9 +140,9 @@ impl VhostScsi {
             (CDB, 0x28),
             (CDB + 8, (BLOCK / 512) as u8),
         ];
-        bytes
-            .iter()
-            .for_each(|(at, byte)| self.memory.u8(header + at).store(*byte, Ordering::Relaxed));
+        for (at, byte) in bytes {
+            self.memory.u8(header + at).store(byte, Ordering::Relaxed);
+        }
     }
 
     /// The first commands only fetch the news that the target has started.
@@ -201,41 +171,21 @@ impl Way for VhostScsi {
                 .u8(header + LBA + at)
                 .store(byte, Ordering::Relaxed);
         }
-        let slot = usize::from(self.avail) % ENTRIES;
-        self.memory
-            .u16(QUEUE + AVAIL + 4 + 2 * slot)
-            .store(tag * CHAIN as u16, Ordering::Relaxed);
-        self.avail = self.avail.wrapping_add(1);
+        self.ring.push(&self.memory, tag);
         Ok(())
     }
 
     fn publish(&mut self) -> Result<()> {
-        self.memory
-            .u16(QUEUE + AVAIL + 2)
-            .store(self.avail, Ordering::Release);
-        fence(Ordering::SeqCst);
-        let event = self
-            .memory
-            .u16(QUEUE + USED + 4 + 8 * ENTRIES)
-            .load(Ordering::Relaxed);
-        let old = std::mem::replace(&mut self.published, self.avail);
-        if event.wrapping_sub(old) < self.avail.wrapping_sub(old) {
+        if self.ring.publish(&self.memory) {
             self.kick.write(1)?;
         }
         Ok(())
     }
 
     fn take(&mut self) -> Result<Option<u16>> {
-        if self.memory.u16(QUEUE + USED + 2).load(Ordering::Acquire) == self.used {
+        let Some(tag) = self.ring.take(&self.memory)? else {
             return Ok(None);
-        }
-        let slot = usize::from(self.used) % ENTRIES;
-        let first = self
-            .memory
-            .u32(QUEUE + USED + 4 + 8 * slot)
-            .load(Ordering::Relaxed);
-        self.used = self.used.wrapping_add(1);
-        let tag = u16::try_from(first as usize / CHAIN)?;
+        };
         let response = HEADERS + usize::from(tag) * HEADER + RESPONSE;
         let status = self.memory.u16(response + STATUS).load(Ordering::Relaxed);
         ensure!(
@@ -246,11 +196,7 @@ impl Way for VhostScsi {
     }
 
     fn arm(&mut self) -> Result<bool> {
-        self.memory
-            .u16(QUEUE + AVAIL + 4 + 2 * ENTRIES)
-            .store(self.used, Ordering::Release);
-        fence(Ordering::SeqCst);
-        Ok(self.memory.u16(QUEUE + USED + 2).load(Ordering::Acquire) != self.used)
+        Ok(self.ring.arm(&self.memory))
     }
 
     fn wait(&mut self) -> Result<()> {
