@@ -87,8 +87,7 @@ impl<'bound> Adapter<'bound> {
             size,
             luns,
             lists: features & features::SEGMENT_LIST != 0,
-            coalesce: options.coalesce,
-            ahead: features & features::COALESCE != 0,
+            coalesce: options.coalesce && features & features::COALESCE != 0,
         };
         let mut interrupting = KVec::new();
         for index in 0..wanted {

@@ -5,7 +5,7 @@
 
 use crate::link::Link;
 use crate::luns::Luns;
-use crate::queue::Door;
+use crate::queue::{Cause, Door};
 use crate::signals::Signals;
 use crate::tasks::Tasks;
 use crate::usage::Usage;
@@ -15,13 +15,12 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc, Mutex};
 use kernel::time::{Delta, Instant, Monotonic};
 use kernel::workqueue::{
-    impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
+    impl_has_work, new_work, Work, WorkItem,
 };
 
 /// The work items.
 pub(crate) const SCAN: u64 = 0;
 pub(crate) const RECOVER: u64 = 1;
-pub(crate) const TICK: u64 = 2;
 pub(crate) const BURY: u64 = 3;
 
 /// How often the adapter is reset before it is given up, unless so much time lies between.
@@ -67,18 +66,12 @@ pub(crate) struct Controller {
     bury: Work<Self, BURY>,
     #[pin]
     recover: Work<Self, RECOVER>,
-    #[pin]
-    tick: DelayedWork<Self, TICK>,
 }
 
 impl_has_work! {
     impl HasWork<Self, 0> for Controller { self.scan }
     impl HasWork<Self, 1> for Controller { self.recover }
     impl HasWork<Self, 3> for Controller { self.bury }
-}
-
-impl_has_delayed_work! {
-    impl HasDelayedWork<Self, 2> for Controller { self.tick }
 }
 
 impl Controller {
@@ -109,7 +102,6 @@ impl Controller {
                 scan <- new_work!("avio_stor_scan"),
                 bury <- new_work!("avio_stor_bury"),
                 recover <- new_work!("avio_stor_recover"),
-                tick <- new_delayed_work!("avio_stor_tick"),
             }),
             GFP_KERNEL,
         )
@@ -139,7 +131,7 @@ impl Controller {
         }
         let again = recent.allow();
         for queue in &self.link.queues {
-            queue.reap();
+            queue.reap(Cause::Look);
             queue.take_back(again);
             queue.restart();
         }
@@ -161,18 +153,6 @@ impl Controller {
             self.link.device,
             "the adapter is given up; all its I/O fails\n"
         );
-    }
-
-    /// Looks at the queues that have put interrupts off.
-    fn tick(&self) {
-        let more = self
-            .link
-            .queues
-            .iter()
-            .fold(false, |more, queue| queue.tick() || more);
-        if more {
-            self.signals.tick();
-        }
     }
 }
 
@@ -197,13 +177,5 @@ impl WorkItem<RECOVER> for Controller {
 
     fn run(this: Arc<Self>) {
         this.recover();
-    }
-}
-
-impl WorkItem<TICK> for Controller {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.tick();
     }
 }

@@ -9,11 +9,9 @@
 //! The device is trusted with the guest's data but not with its integrity: a completion for a tag that is not in
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
 //!
-//! **No interrupt is lost.** Every wait is armed by [`CompletionReader::arm`], which follows 5.4 of `docs/abi.md`. It
-//! needs `after` to be less than the number of requests in flight: we count those that are published, or about to be with
-//! the next store, and whose completion was not taken. A count that is out of date is too low, as publishing only adds
-//! to it. So the completion that is to interrupt will come. That it may come much later than others is what
-//! [`Queue::tick`] is for. With COALESCE the device sees to both (5.6).
+//! **No interrupt is lost.** Every wait is armed by [`CompletionReader::arm_ahead`], which looks at the next entry once
+//! more. If the device has COALESCE, it interrupts before it rests, so that the position asked for may lie ahead of
+//! what is in flight (5.6 of `docs/abi.md`). If not, we ask for the next completion only.
 
 mod recovery;
 
@@ -28,7 +26,7 @@ use avio_abi::stor::Status;
 use avio_core::coalesce::Coalescer;
 use avio_core::ring::{CompletionReader, RingSize, SubmissionWriter};
 use avio_sys::guest::blkmq::{HwQueue, Timeout};
-use avio_sys::guest::irq::Handler;
+use avio_sys::guest::irq::{self, Handler};
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
 use avio_sys::guest::request::{Batch, Command, InFlight, Request, Slow};
 use avio_sys::queue_memory::RawQueue;
@@ -59,22 +57,23 @@ pub(crate) enum Door {
 struct Writer {
     ring: SubmissionWriter,
     door: Door,
-    /// How many requests were put in.
-    pushed: u32,
+    /// Requests were put in that were not published yet.
+    news: bool,
 }
 
 /// The end of the completion ring.
 struct Reader {
     ring: CompletionReader,
     coalescer: Coalescer,
-    /// How many completions were taken.
-    taken: u32,
-    /// The same, when `tick` looked last.
-    taken_at_tick: u32,
-    /// By how much the interrupt was put off.
-    after: u32,
-    /// `tick` is to come.
-    ticking: bool,
+}
+
+/// Why the ring is looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Cause {
+    /// The device interrupted a processor, perhaps one that had nothing to do.
+    Interrupt { idle: bool },
+    /// Something else.
+    Look,
 }
 
 /// What all queues of an adapter share.
@@ -88,10 +87,8 @@ pub(crate) struct Shared {
     pub(crate) luns: u32,
     /// The device takes segment lists.
     pub(crate) lists: bool,
-    /// Interrupts may be put off.
+    /// Interrupts may be put off: the device has COALESCE, and nobody has switched it off.
     pub(crate) coalesce: bool,
-    /// The device interrupts before it rests, so that nothing lies in the ring (`docs/abi.md`, 5.6).
-    pub(crate) ahead: bool,
 }
 
 /// A queue pair and what belongs to it.
@@ -109,8 +106,6 @@ pub(crate) struct Queue {
     writer: SpinLock<Writer>,
     #[pin]
     reader: SpinLockIrq<Reader>,
-    /// How many requests were published.
-    published: Atomic<u32>,
     /// The device serves it no more, or has lost a request.
     ill: Atomic<u32>,
     /// What was reported already, as each message comes once.
@@ -128,15 +123,11 @@ impl Queue {
         let writer = Writer {
             ring: SubmissionWriter::new(size),
             door: Door::Paused,
-            pushed: 0,
+            news: false,
         };
         let reader = Reader {
             ring: CompletionReader::new(size),
             coalescer: Coalescer::new(shared.coalesce),
-            taken: 0,
-            taken_at_tick: 0,
-            after: 0,
-            ticking: false,
         };
         let queue = Arc::pin_init(
             try_pin_init!(Self {
@@ -149,7 +140,6 @@ impl Queue {
                 requests: InFlight::new(depth)?,
                 writer <- new_spinlock!(writer, "avio_stor_writer"),
                 reader <- new_spinlock_irq!(reader, "avio_stor_reader"),
-                published: Atomic::new(0),
                 ill: Atomic::new(0),
                 reported_stray: Atomic::new(0),
                 reported_slow: Atomic::new(0),
@@ -186,7 +176,7 @@ impl Queue {
             Door::Open => match self.requests.insert(request) {
                 Ok(()) => {
                     writer.ring.push(self.raw(), &entry);
-                    writer.pushed = writer.pushed.wrapping_add(1);
+                    writer.news = true;
                 }
                 Err(request) => {
                     drop(writer);
@@ -207,11 +197,10 @@ impl Queue {
     /// Shows the device what was put into the ring.
     fn publish(&self) {
         let mut writer = self.writer.lock();
-        if writer.door != Door::Open || self.published.load(Relaxed) == writer.pushed {
+        if writer.door != Door::Open || !writer.news {
             return;
         }
-        // Before the device can answer, so that the count is never less than what was answered.
-        self.published.store(writer.pushed, Relaxed);
+        writer.news = false;
         let ring = writer.ring.publish(self.raw());
         drop(writer);
         if ring {
@@ -226,70 +215,31 @@ impl Queue {
     }
 
     /// Takes the completions that are there, and asks for an interrupt with a later one; how many there were.
-    pub(crate) fn reap(&self) -> u32 {
+    pub(crate) fn reap(&self, cause: Cause) -> u32 {
         // Dropped behind the lock, as it is declared before.
         let mut batch = Batch::new();
         let mut reader = self.reader.lock();
-        let before = reader.taken;
-        loop {
-            while let Some(completion) = reader.ring.take(self.raw()) {
-                reader.taken = reader.taken.wrapping_add(1);
-                self.finish(completion, &mut batch);
-            }
-            if self.polled {
-                break;
-            }
-            let in_flight = self.in_flight(reader.taken);
-            if self.shared.ahead {
-                let outstanding = reader.taken.wrapping_sub(before).saturating_add(in_flight);
-                let after = reader.coalescer.ahead(outstanding);
-                if !reader.ring.arm_ahead(self.raw(), after) {
-                    break;
-                }
-                continue;
-            }
-            let after = reader.coalescer.after(in_flight);
-            reader.after = after;
-            if !reader.ring.arm(self.raw(), after) {
-                if after != 0 && !reader.ticking {
-                    reader.ticking = true;
-                    self.shared.signals.tick();
-                }
-                break;
+        let mut count = self.take_all(&mut reader, &mut batch);
+        if let Cause::Interrupt { idle } = cause {
+            reader.coalescer.interrupted(count, idle);
+        }
+        if !self.polled {
+            let ahead = reader.coalescer.ahead();
+            while reader.ring.arm_ahead(self.raw(), ahead) {
+                count = count.saturating_add(self.take_all(&mut reader, &mut batch));
             }
         }
-        let count = reader.taken.wrapping_sub(before);
         self.counters.queue(QueueEvent::Completion, count.into());
         count
     }
 
-    /// Looks whether completions lie in the ring because the one that is to interrupt does not come; whether to look
-    /// again in a while.
-    pub(crate) fn tick(&self) -> bool {
-        let mut reader = self.reader.lock();
-        if !reader.ticking {
-            return false;
+    fn take_all(&self, reader: &mut Reader, batch: &mut Batch) -> u32 {
+        let mut count: u32 = 0;
+        while let Some(completion) = reader.ring.take(self.raw()) {
+            count = count.saturating_add(1);
+            self.finish(completion, batch);
         }
-        let waits = reader.after != 0 && self.in_flight(reader.taken) != 0;
-        let still = reader.taken == reader.taken_at_tick;
-        reader.taken_at_tick = reader.taken;
-        reader.ticking = waits;
-        drop(reader);
-        if waits && still && self.reap() != 0 {
-            self.reader.lock().coalescer.late();
-        }
-        waits
-    }
-
-    /// How many requests are in flight at least, with so many completions taken.
-    fn in_flight(&self, taken: u32) -> u32 {
-        let count = self.published.load(Relaxed).wrapping_sub(taken);
-        // A count of which too little is known is not believed.
-        if count <= self.shared.size.entries() {
-            count
-        } else {
-            0
-        }
+        count
     }
 
     /// Ends the request that a completion is for.
@@ -348,7 +298,7 @@ impl HwQueue for Queue {
 
     fn timeout(&self, slow: Slow) -> Timeout {
         // The completion may be there, and its interrupt lost.
-        self.reap();
+        self.reap(Cause::Look);
         if !self.requests.contains(slow.tag) {
             if !self.polled && self.reported_silent.xchg(1, Relaxed) == 0 {
                 let (index, tag) = (self.index, slow.tag);
@@ -369,7 +319,7 @@ impl HwQueue for Queue {
     }
 
     fn poll(&self) -> u32 {
-        let count = self.reap();
+        let count = self.reap(Cause::Look);
         self.is_broken();
         count
     }
@@ -378,9 +328,9 @@ impl HwQueue for Queue {
 impl Handler for Queue {
     fn handle(&self) {
         self.counters.queue(QueueEvent::Interrupt, 1);
-        if self.reap() != 0 {
-            self.reader.lock().coalescer.on_time();
-        }
+        self.reap(Cause::Interrupt {
+            idle: irq::found_idle(),
+        });
         self.is_broken();
     }
 }

@@ -4,15 +4,11 @@
 //!
 //! The controller owns the queues, and they must reach it: the circle is cut here, by [`Signals::disconnect`].
 
-use crate::controller::{Controller, BURY, RECOVER, SCAN, TICK};
+use crate::controller::{Controller, BURY, RECOVER, SCAN};
 use avio_sys::guest::irq::Handler;
 use avio_sys::guest::work;
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
-use kernel::time::msecs_to_jiffies;
-
-/// How long completions may lie in a ring because of coalescing: twice this.
-const TICK_MS: u32 = 5;
 
 /// The way to the controller, while there is one. Usable in any context.
 #[pin_data]
@@ -44,7 +40,6 @@ impl Signals {
             work::flush::<_, SCAN>(&controller);
             work::flush::<_, BURY>(&controller);
             work::flush::<_, RECOVER>(&controller);
-            work::flush_delayed::<_, TICK>(&controller);
         }
     }
 
@@ -71,13 +66,6 @@ impl Signals {
     pub(crate) fn recover(&self) {
         if let Some(controller) = self.controller() {
             let _ = work::long().enqueue::<_, RECOVER>(controller);
-        }
-    }
-
-    /// A queue has put off an interrupt, and should be looked at in a while.
-    pub(crate) fn tick(&self) {
-        if let Some(controller) = self.controller() {
-            let _ = work::short().enqueue_delayed::<_, TICK>(controller, msecs_to_jiffies(TICK_MS));
         }
     }
 }

@@ -97,3 +97,8 @@ const struct attribute_group **avio_disk_attributes(void)
 {
 	return disk_groups;
 }
+
+bool avio_current_is_idle(void)
+{
+	return is_idle_task(current);
+}

@@ -27,4 +27,7 @@ void avio_disk_rescan(struct gendisk *disk);
 /* Attributes of a disk whose private data begins with three C strings, each in so many bytes: serial, wwid, lun. */
 #define AVIO_TEXT 64
 const struct attribute_group **avio_disk_attributes(void);
+
+/* The processor. */
+bool avio_current_is_idle(void);
 #endif

@@ -222,7 +222,7 @@ class Shell(Guest):
         wait_for(lambda: self.said("GUEST-SHELL") or self.process.poll() is not None, seconds, "the guest's shell")
         check(self.process.poll() is None, f"the guest has ended: {self.tail()}")
 
-    def start(self, command):
+    def begin(self, command):
         """Begin a command; its number for `answer`."""
         self.asked += 1
         self.process.stdin.write(f"{self.asked} {command}\n".encode())
@@ -244,7 +244,7 @@ class Shell(Guest):
 
     def try_to(self, command, seconds=60):
         """Have a command done; its exit code and what it printed."""
-        return self.answer(self.start(command), seconds)
+        return self.answer(self.begin(command), seconds)
 
     def do(self, command, seconds=60):
         """Have a command done that must succeed; what it printed."""

@@ -17,16 +17,14 @@ impl Queue {
         let mut reader = self.reader.lock();
         self.memory.clear();
         reader.ring = CompletionReader::new(self.shared.size);
-        reader.taken = 0;
         if self.polled {
             reader.ring.disarm(self.raw());
         }
-        self.published.store(0, Relaxed);
         self.ill.store(0, Relaxed);
         drop(reader);
         let mut writer = self.writer.lock();
         writer.ring = SubmissionWriter::new(self.shared.size);
-        writer.pushed = 0;
+        writer.news = false;
     }
 
     /// Says what becomes of requests from now on. No other goes into the ring behind this.

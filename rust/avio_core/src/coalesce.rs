@@ -1,95 +1,67 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! How far ahead a driver asks for its next interrupt (`docs/abi.md`, 5.4).
+//! How far ahead a driver asks for its next interrupt, of a device with COALESCE (`docs/abi.md`, 5.6).
 //!
-//! With many requests in flight, one interrupt for several completions is enough. But requests differ: if some of
-//! those in flight take for ever, because their LUN does, the others would wait with them. So the driver looks at its
-//! ring by itself now and then, tells [`Coalescer::late`] when it finds that completions have lain there, and every
-//! completion interrupts for a while, the longer the more often that happens.
-//!
-//! A device with COALESCE (5.6) sees to that itself, and takes positions ahead of what is in flight. Then the driver
-//! goes by how many requests its users have had outstanding of late, which is more: a quick device has answered most of
-//! them by the time that the driver looks.
-
-/// Fewest requests in flight at which an interrupt is put off.
-const FEWEST: u32 = 4;
+//! An interrupt that finds its processor at work could as well have come later: what it brings has to wait for the
+//! processor anyway, and the work is perhaps the submission of more. So the driver then asks for the next one further
+//! ahead. One that finds the processor idle was waited for, and the next is asked for nearer. If the device rested
+//! before it came as far as it was asked for, there was too little in flight: then we ask for less, and do not try more
+//! for a while, longer each time that it fails. So a user of one request at a time is hardly ever kept waiting.
 
 /// Most places that an interrupt is put off by.
 const MOST: u32 = 32;
 
-/// Interrupts for which none is put off, after completions lay for the first time.
-const FIRST_HOLD: u32 = 256;
+/// Interrupts after which more is tried again, at first.
+const FIRST_HOLD: u32 = 16;
 
 /// The same, at most.
-const LAST_HOLD: u32 = 1 << 16;
+const LAST_HOLD: u32 = 4096;
 
 /// The policy of one queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Coalescer {
-    /// Most places at present.
-    cap: u32,
-    /// Interrupts until `cap` may grow.
+    enabled: bool,
+    ahead: u32,
+    /// Interrupts until more is tried.
     hold: u32,
     /// What `hold` is to be the next time.
     next_hold: u32,
-    /// How many requests were outstanding of late.
-    depth: u32,
 }
 
 impl Coalescer {
     /// One that puts interrupts off, or one that never does.
     pub const fn new(enabled: bool) -> Self {
         Self {
-            cap: if enabled { MOST } else { 0 },
-            hold: if enabled { 0 } else { u32::MAX },
+            enabled,
+            ahead: 0,
+            hold: 0,
             next_hold: FIRST_HOLD,
-            depth: 0,
         }
     }
 
-    /// How many places behind the next completion to ask for the interrupt, with so many requests in flight: less
-    /// than that number, and zero with one.
-    pub const fn after(&self, in_flight: u32) -> u32 {
-        let half = in_flight / 2;
-        if in_flight < FEWEST {
-            0
-        } else if half < self.cap {
-            half
-        } else {
-            self.cap
-        }
+    /// How many places behind the next completion to ask for the interrupt.
+    pub const fn ahead(&self) -> u32 {
+        self.ahead
     }
 
-    /// The same with COALESCE, where `outstanding` counts the completions that were just taken, too. May be more than
-    /// what is in flight, and is zero when there was one request at a time.
-    pub fn ahead(&mut self, outstanding: u32) -> u32 {
-        let faded = self.depth.saturating_sub(self.depth.div_ceil(4));
-        self.depth = outstanding.max(faded);
-        if self.depth < FEWEST {
-            0
-        } else {
-            (self.depth / 2).min(self.cap)
+    /// An interrupt came, with so many completions, and perhaps to a processor that had nothing to do.
+    pub fn interrupted(&mut self, taken: u32, idle: bool) {
+        if !self.enabled {
+            return;
         }
-    }
-
-    /// An interrupt came with completions to take.
-    pub fn on_time(&mut self) {
-        if self.hold == 0 {
-            self.cap = self.cap.saturating_add(1).min(MOST);
-            if self.cap == MOST {
-                self.next_hold = FIRST_HOLD;
-            }
-        } else if self.hold != u32::MAX {
-            self.hold = self.hold.saturating_sub(1);
-        }
-    }
-
-    /// Completions lay in the ring, for an interrupt that was too far ahead.
-    pub fn late(&mut self) {
-        if self.hold != u32::MAX {
-            self.cap = 0;
+        if self.ahead != 0 && taken <= self.ahead {
+            self.ahead = taken.saturating_sub(1) / 2;
             self.hold = self.next_hold;
             self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
+        } else if idle {
+            self.ahead = self.ahead.saturating_sub(self.ahead.div_ceil(4));
+        } else if self.hold != 0 {
+            self.hold = self.hold.saturating_sub(1);
+        } else if self.ahead < MOST {
+            let more = (self.ahead / 2).saturating_add(1);
+            self.ahead = self.ahead.saturating_add(more).min(MOST);
+        } else {
+            self.next_hold = FIRST_HOLD;
         }
     }
 }
@@ -100,74 +72,71 @@ mod tests {
     use super::*;
 
     #[test]
-    fn always_asks_for_a_completion_that_will_come() {
-        let coalescer = Coalescer::new(true);
-        for in_flight in 1..=u32::from(u16::MAX) {
-            assert!(coalescer.after(in_flight) < in_flight);
-        }
-        assert_eq!(coalescer.after(0), 0);
-        assert!(coalescer.after(u32::MAX) <= MOST);
-    }
-
-    #[test]
-    fn puts_nothing_off_at_small_depths() {
-        let coalescer = Coalescer::new(true);
-        for in_flight in 0..FEWEST {
-            assert_eq!(coalescer.after(in_flight), 0);
-        }
-        assert_eq!(coalescer.after(32), 16);
-    }
-
-    #[test]
-    fn goes_ahead_by_what_was_outstanding_of_late() {
+    fn puts_nothing_off_for_who_waits_for_each_request() {
         let mut coalescer = Coalescer::new(true);
-        assert_eq!(coalescer.ahead(32), 16);
-        assert!(coalescer.ahead(0) > 4);
-        for _ in 0..16 {
-            coalescer.ahead(1);
+        for _ in 0..1000 {
+            coalescer.interrupted(1, true);
+            assert_eq!(coalescer.ahead(), 0);
         }
-        assert_eq!(coalescer.ahead(1), 0);
-        assert_eq!(coalescer.ahead(u32::MAX), MOST);
-        assert_eq!(Coalescer::new(false).ahead(128), 0);
+    }
+
+    #[test]
+    fn asks_further_ahead_while_the_processor_is_busy() {
+        let mut coalescer = Coalescer::new(true);
+        for _ in 0..10 {
+            let ahead = coalescer.ahead();
+            coalescer.interrupted(ahead + 1, false);
+            assert!(coalescer.ahead() > ahead || ahead == MOST);
+        }
+        assert_eq!(coalescer.ahead(), MOST);
+    }
+
+    #[test]
+    fn asks_nearer_when_the_processor_was_idle() {
+        let mut coalescer = Coalescer::new(true);
+        for _ in 0..10 {
+            coalescer.interrupted(64, false);
+        }
+        let mut before = coalescer.ahead();
+        while before != 0 {
+            coalescer.interrupted(64, true);
+            assert!(coalescer.ahead() < before);
+            before = coalescer.ahead();
+        }
+    }
+
+    #[test]
+    fn hardly_ever_tries_more_where_it_fails_each_time() {
+        // A busy processor, and one request at a time.
+        let mut coalescer = Coalescer::new(true);
+        let mut late = 0;
+        for _ in 0..100_000 {
+            if coalescer.ahead() != 0 {
+                late += 1;
+            }
+            coalescer.interrupted(1, false);
+        }
+        assert!(late < 50);
     }
 
     #[test]
     fn never_when_it_is_off() {
         let mut coalescer = Coalescer::new(false);
         for _ in 0..10 {
-            coalescer.on_time();
-            coalescer.late();
+            coalescer.interrupted(64, false);
+            assert_eq!(coalescer.ahead(), 0);
         }
-        assert_eq!(coalescer.after(128), 0);
     }
 
     #[test]
-    fn stops_after_being_late_and_comes_back() {
+    fn no_history_leads_it_out_of_bounds() {
         let mut coalescer = Coalescer::new(true);
-        coalescer.late();
-        for _ in 0..FIRST_HOLD {
-            assert_eq!(coalescer.after(128), 0);
-            coalescer.on_time();
+        let mut number: u32 = 1;
+        for _ in 0..10_000 {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let taken = if number & 0x100 != 0 { u32::MAX } else { number >> 26 };
+            coalescer.interrupted(taken, number & 0x200 != 0);
+            assert!(coalescer.ahead() <= MOST);
         }
-        for _ in 0..MOST {
-            coalescer.on_time();
-        }
-        assert_eq!(coalescer.after(128), MOST);
-    }
-
-    #[test]
-    fn holds_longer_each_time_but_not_for_ever() {
-        let mut coalescer = Coalescer::new(true);
-        let mut holds = [0; 12];
-        for hold in &mut holds {
-            coalescer.late();
-            while coalescer.after(128) == 0 {
-                coalescer.on_time();
-                *hold += 1;
-            }
-        }
-        assert!(holds.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert_eq!(holds[0], FIRST_HOLD + 1);
-        assert_eq!(holds[11], LAST_HOLD + 1);
     }
 }

@@ -165,6 +165,12 @@ impl<H: Handler> Drop for Registered<H> {
     }
 }
 
+/// In an interrupt handler: whether the processor had nothing to do when the interrupt came.
+pub fn found_idle() -> bool {
+    // SAFETY: No requirements: it looks at the current task.
+    unsafe { avio_bindings::avio_current_is_idle() }
+}
+
 fn as_raw(device: &pci::Device<device::Bound>) -> *mut avio_bindings::pci_dev {
     // A `pci::Device` is a transparent wrapper of the C structure.
     core::ptr::from_ref(device).cast_mut().cast()

@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Waiting for work items, which the kernel crate cannot do, and the work queues that it has no names for yet (those
-//! of its names are deprecated, and the kernel warns of them).
+//! Waiting for work items, which the kernel crate cannot do, and the work queues that it has no names for yet .
 
 use kernel::sync::Arc;
-use kernel::workqueue::{HasDelayedWork, HasWork, Queue, Work};
-
-/// The kernel's work queue for short work.
-pub fn short() -> &'static Queue {
-    // SAFETY: The kernel made it when it started, and keeps it.
-    unsafe { Queue::from_raw(avio_bindings::system_percpu_wq) }
-}
+use kernel::workqueue::{HasWork, Queue, Work};
 
 /// The kernel's work queue for work that may wait long.
 pub fn long() -> &'static Queue {
-    // SAFETY: As above.
+    // SAFETY: The kernel made it when it started, and keeps it.
     unsafe { Queue::from_raw(avio_bindings::system_dfl_wq) }
 }
 
@@ -25,12 +18,4 @@ pub fn flush<T: HasWork<T, ID>, const ID: u64>(owner: &Arc<T>) {
     let ptr = Arc::as_ptr(owner).cast_mut();
     // SAFETY: The owner lives, as it is borrowed, and its work item was initialised with it.
     unsafe { avio_bindings::flush_work(Work::raw_get(T::raw_get_work(ptr))) };
-}
-
-/// As [`flush`], for a delayed work item; one whose time has not come yet runs now.
-pub fn flush_delayed<T: HasDelayedWork<T, ID>, const ID: u64>(owner: &Arc<T>) {
-    const _: () = assert!(core::mem::offset_of!(avio_bindings::delayed_work, work) == 0);
-    let ptr = Arc::as_ptr(owner).cast_mut();
-    // SAFETY: As above. The work item of a `HasDelayedWork` lies in a C `delayed_work`, whose first field it is.
-    unsafe { avio_bindings::flush_delayed_work(Work::raw_get(T::raw_get_work(ptr)).cast()) };
 }
