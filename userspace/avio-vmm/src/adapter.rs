@@ -11,12 +11,12 @@ use avio_abi::pci::{self as abi, reg};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::backend::{Events, Served, Stor};
+use crate::backend::{Events, Stor};
 use crate::hba::Hba;
 use crate::interrupts::{self, KvmVectors, Router};
 use crate::pci::config::{ConfigSpace, Identity};
 use crate::pci::{msix, Function};
-use crate::registers::{Offer, Registers};
+use crate::registers::Offer;
 use crate::resets::Resets;
 use crate::signal::Signal;
 
@@ -77,9 +77,7 @@ impl Adapter {
             config: config_interrupt,
             notice: parts.notice,
         };
-        let stor = Arc::new(parts.stor);
-        let served = Served::new(stor.clone(), events, parts.resets);
-        let registers = Registers::new(parts.offer, served);
+        let hba = Hba::new(parts.slot, parts.offer, parts.stor, events, parts.resets);
 
         let mut config = ConfigSpace::new(IDENTITY);
         config.set_bar(abi::BAR_SIZE as u32, parts.bar);
@@ -95,7 +93,7 @@ impl Adapter {
             config,
             msix_control,
             msix: msix::Msix::new(usize::from(count), vectors),
-            hba: Arc::new(Hba::new(parts.slot, max_queues, stor, registers)),
+            hba: Arc::new(hba),
             doorbells,
         };
         adapter.doorbells.place(adapter.config.bar());

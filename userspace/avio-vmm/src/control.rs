@@ -22,8 +22,8 @@ use crate::exit::{Exit, Outcome};
 use crate::hba::Hba;
 use crate::inventory::Shared;
 use crate::signal::Signal;
-pub use server::Error;
 use server::Server;
+pub use server::{Error, Name};
 use uevents::Uevents;
 
 /// Milliseconds between two looks at what does not tell when it changes: a stop that is not complete.

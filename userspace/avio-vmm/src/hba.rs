@@ -3,7 +3,10 @@
 //! An adapter as the VMM's threads share it: its registers, and the module behind them.
 //!
 //! What changes a LUN holds the lock on the registers over the module's call, so that the module's state of a LUN and
-//! what the guest sees never come apart. Those calls are quick. Those that may wait are made without the lock.
+//! what the guest sees never come apart. Those calls are quick. Those that may wait are made without the lock, but for
+//! the first try of a stop, which the guest has to wait for.
+//!
+//! Lock order: the inventory, a PCI function, its registers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +15,10 @@ use avio_abi::pci::state;
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_control::Limits;
 
-use crate::backend::{Error, Served, Stor};
+use crate::backend::{Error, Events, Served, Stor};
 use crate::inventory::Lun;
-use crate::registers::{Registers, Stop};
+use crate::registers::{Offer, Registers, Stop};
+use crate::resets::Resets;
 
 /// Flags of a LUN that the VMM decides.
 const OURS: u32 = lun_flags::GATED | lun_flags::LOST;
@@ -41,23 +45,22 @@ pub struct Hba {
     /// The module's side.
     pub stor: Arc<Stor>,
     registers: Mutex<Registers<Served>>,
-    quiesced: AtomicBool,
+    quiesced: Arc<AtomicBool>,
 }
 
 impl Hba {
     /// Shares an adapter.
-    pub fn new(
-        slot: usize,
-        max_queues: u32,
-        stor: Arc<Stor>,
-        registers: Registers<Served>,
-    ) -> Self {
+    pub fn new(slot: usize, offer: Offer, stor: Stor, events: Events, resets: Resets) -> Self {
+        let max_queues = offer.max_queues;
+        let stor = Arc::new(stor);
+        let quiesced = Arc::new(AtomicBool::new(false));
+        let served = Served::new(stor.clone(), events, resets, quiesced.clone());
         Self {
             slot,
             max_queues,
             stor,
-            registers: Mutex::new(registers),
-            quiesced: AtomicBool::new(false),
+            registers: Mutex::new(Registers::new(offer, served)),
+            quiesced,
         }
     }
 
@@ -129,6 +132,11 @@ impl Hba {
         Ok(())
     }
 
+    /// Whether a LUN is there.
+    pub fn has(&self, number: u32) -> bool {
+        self.registers().lun(number).flags & lun_flags::PRESENT != 0
+    }
+
     /// Whether a LUN is there and the guest may use it.
     pub fn is_open(&self, number: u32) -> bool {
         let flags = self.registers().lun(number).flags;
@@ -153,8 +161,9 @@ impl Hba {
 
     /// Takes no more requests. Whether nothing is in flight any more; if not, to be called again.
     pub fn quiesce(&self) -> Result<bool, Error> {
+        let stop = self.stor.quiesce()?;
         self.quiesced.store(true, Ordering::Relaxed);
-        Ok(self.stor.quiesce()? == Stop::Done)
+        Ok(stop == Stop::Done)
     }
 
     /// Goes on after a quiesce.
@@ -164,7 +173,7 @@ impl Hba {
         Ok(())
     }
 
-    /// Whether it is quiesced.
+    /// Whether it is quiesced; a reset by the guest ends that.
     pub fn is_quiesced(&self) -> bool {
         self.quiesced.load(Ordering::Relaxed)
     }

@@ -79,6 +79,7 @@ fn run(args: &Args) -> Result<(), String> {
     let inventory = Inventory::open(plan, state).map_err(|e| error_chain(&e))?;
     let inventory = Shared::new(inventory);
     let control = Control::new(args.control.as_deref()).map_err(|e| error_chain(&e))?;
+    let _name = args.control.clone().map(control::Name);
     let control = Arc::new(Mutex::new(control));
     let raw_mode = RawMode::enter();
     let input = Input::new(raw_mode.is_some());

@@ -2,7 +2,7 @@
 
 //! Guest memory: a memfd, mapped shared, below and above the hole that ends at 4 GiB, and KVM's slots for it.
 //!
-//! One of the two files with `unsafe` (`backend.rs` is the other).
+//! One of the two files with `unsafe` (`backend/call.rs` is the other).
 #![allow(unsafe_code)]
 
 use std::fs::File;

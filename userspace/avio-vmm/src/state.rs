@@ -106,6 +106,9 @@ impl State {
 
     /// From now on the guest knows this one.
     pub fn know(&mut self, adapter: &str, lun: u32, identity: &str) -> Result<(), Error> {
+        if self.known(adapter, lun) == Some(identity) {
+            return Ok(());
+        }
         self.note(adapter, lun, identity);
         self.write()
     }

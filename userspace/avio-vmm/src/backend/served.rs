@@ -2,6 +2,7 @@
 
 //! What the registers reach: the module, and the events between guest, module and the control thread.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
@@ -28,16 +29,18 @@ pub struct Served {
     stor: Arc<Stor>,
     events: Events,
     resets: Resets,
+    quiesced: Arc<AtomicBool>,
     warned: bool,
 }
 
 impl Served {
-    /// Serves the adapter.
-    pub fn new(stor: Arc<Stor>, events: Events, resets: Resets) -> Self {
+    /// Serves the adapter. `quiesced` is cleared when the guest resets it.
+    pub fn new(stor: Arc<Stor>, events: Events, resets: Resets, quiesced: Arc<AtomicBool>) -> Self {
         Self {
             stor,
             events,
             resets,
+            quiesced,
             warned: false,
         }
     }
@@ -83,6 +86,7 @@ impl Backend for Served {
 
     fn stop(&mut self) -> Stop {
         tracing::debug!("the guest resets its adapter");
+        self.quiesced.store(false, Ordering::Relaxed);
         match self.stor.stop() {
             Ok(Stop::Done) => Stop::Done,
             Ok(Stop::Pending) => {

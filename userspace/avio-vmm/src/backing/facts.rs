@@ -3,7 +3,7 @@
 //! What sysfs tells of a block device, and by what it can be told from any other.
 
 use std::fs::{canonicalize, read_to_string};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Longest serial number that a guest can be shown.
 const SERIAL: usize = 40;
@@ -22,7 +22,7 @@ pub struct Number {
 pub struct Identity {
     /// As text.
     pub text: String,
-    /// Whether the device brought it. If not, it is made of number and size, and a resize changes it.
+    /// Whether the device brought it. If not, it is made of number and size, and says little.
     pub own: bool,
 }
 
@@ -102,12 +102,17 @@ fn partition_identity(node: &Path) -> Option<String> {
 /// The first thing that the device has of: world-wide name, serial number, UUID of what it is made by, image file.
 fn disk_identity(disk: &Path, wwid: &Option<String>, serial: &Option<String>) -> Option<String> {
     let named = |kind: &str, value: &Option<String>| Some(format!("{kind} {}", value.as_ref()?));
-    let file = |path: &str| PathBuf::from(path).display().to_string();
+    let file = || {
+        let path = text(disk, "loop/backing_file")?;
+        // An image without a name is the same image.
+        let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
+        Some(format!("file {path}"))
+    };
     named("wwn", wwid)
         .or_else(|| named("serial", serial))
         .or_else(|| named("dm", &text(disk, "dm/uuid")))
         .or_else(|| named("md", &text(disk, "md/uuid")))
-        .or_else(|| Some(format!("file {}", file(&text(disk, "loop/backing_file")?))))
+        .or_else(file)
 }
 
 /// A serial number as the guest can be shown it.
@@ -142,6 +147,7 @@ mod tests {
     use super::*;
     use std::fs::{create_dir_all, write};
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
 
     /// A sysfs with one device 8:1 made of these attributes.
     fn sysfs(name: &str, attributes: &[(&str, &str)]) -> PathBuf {

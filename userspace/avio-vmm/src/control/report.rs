@@ -87,8 +87,7 @@ fn state_name(number: u32) -> &'static str {
 pub fn stats(guest: &Guest) -> Result<Vec<AdapterStats>, String> {
     let inventory = guest.inventory.lock();
     let of = |(adapter, hba): (&Adapter, &std::sync::Arc<Hba>)| {
-        let there = |lun: &&u32| hba.registers().lun(**lun).flags & lun_flags::PRESENT != 0;
-        let luns = adapter.luns.keys().filter(there);
+        let luns = adapter.luns.keys().filter(|lun| hba.has(**lun));
         let luns = luns.map(|lun| hba.stor.lun(*lun).map(|status| lun_stats(&status)));
         let (running, (_, _, count)) = {
             let registers = hba.registers();

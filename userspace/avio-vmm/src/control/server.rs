@@ -36,9 +36,8 @@ pub enum Error {
     NotSocket(PathBuf),
 }
 
-/// The socket. Dropping it removes its name.
+/// The socket.
 pub struct Server {
-    path: PathBuf,
     listener: UnixListener,
     clients: Vec<Client>,
 }
@@ -57,7 +56,6 @@ impl Server {
         let listener = listener.map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self {
-            path: path.into(),
             listener,
             clients: Vec::new(),
         })
@@ -85,9 +83,12 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+/// The socket's name, removed when this is dropped. The process may end while the control thread still has the socket.
+pub struct Name(pub PathBuf);
+
+impl Drop for Name {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -127,11 +128,12 @@ mod tests {
     #[test]
     fn only_its_user_may_use_it_and_it_is_removed() {
         let path = path("mode");
-        let server = Server::new(&path).unwrap();
+        let _server = Server::new(&path).unwrap();
+        let name = Name(path.clone());
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(matches!(Server::new(&path), Err(Error::InUse(_))));
-        drop(server);
+        drop(name);
         assert!(!path.exists());
     }
 
@@ -141,6 +143,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         assert!(Server::new(&path).is_ok());
+        drop(Name(path));
     }
 
     #[test]
@@ -168,5 +171,6 @@ mod tests {
         drop((idle, last));
         server.serve(|_| "yes".into());
         assert_eq!(server.clients.len(), 0);
+        drop(Name(path));
     }
 }

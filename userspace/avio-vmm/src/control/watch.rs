@@ -3,8 +3,6 @@
 //! What becomes of the backing devices, and the guest's knowledge of them. All goes by how things are now, so that no
 //! message that is lost or late can mislead.
 
-use avio_abi::stor::lun_flags;
-
 use super::Guest;
 use crate::backend::Error;
 use crate::backing::{Facts, Look};
@@ -38,7 +36,9 @@ pub fn look_at(
             here(hba, inventory, place, facts)
         }
         Look::Gone if !lun.lost => {
-            hba.update(place.1, true, None)?;
+            if hba.has(place.1) {
+                hba.update(place.1, true, None)?;
+            }
             lun.lost = true;
             tracing::warn!(
                 "{} is gone; LUN {} waits for it",
@@ -96,21 +96,21 @@ fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Res
     let Some(lun) = adapter.luns.get_mut(&place.1) else {
         return Ok(());
     };
-    let before = &lun.backing.facts.identity.text;
-    let another = facts.identity.text != *before;
-    let was_known = known == Some(before);
-    let is_known = known == Some(&facts.identity.text);
-    // An identity that is made of the size changes with it; then the device is still the same.
-    hba.update(
-        place.1,
-        false,
-        (another && facts.identity.own).then_some(!is_known),
-    )?;
-    let identity = facts.identity.clone();
+    let before = &lun.backing.facts;
+    let was_known = known == Some(&before.identity.text);
+    let another_medium = facts.sequence != before.sequence;
+    let foreign = known != Some(&facts.identity.text) || !facts.identity.own;
+    if hba.has(place.1) {
+        hba.update(place.1, false, another_medium.then_some(foreign))?;
+    } else {
+        hba.attach(place.1, lun, !was_known)?;
+    }
+    let identity = facts.identity.text.clone();
     lun.backing.facts = facts;
     lun.lost = false;
-    if another && !identity.own && was_known {
-        know(inventory, place, &identity.text);
+    // The same disk, which only looks different: it has another size, or its image another name.
+    if !another_medium && was_known {
+        know(inventory, place, &identity);
     }
     Ok(())
 }
@@ -127,8 +127,7 @@ fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) {
             ""
         }
     );
-    let there = hba.registers().lun(place.1).flags & lun_flags::PRESENT != 0;
-    let result = if there {
+    let result = if hba.has(place.1) {
         hba.replace(place.1, None, &found, foreign, true)
     } else {
         hba.attach(place.1, &found, foreign)

@@ -12,6 +12,7 @@ use super::Error;
 use crate::adapter::{Adapter, Parts};
 use crate::args::Args;
 use crate::backend::Stor;
+use crate::backing::Look;
 use crate::hba::Hba;
 use crate::interrupts::Router;
 use crate::inventory::{self, Inventory};
@@ -85,7 +86,7 @@ fn offer(stor: &Stor, planned: &inventory::Adapter, queue_size: u32) -> Result<O
     })
 }
 
-/// Attaches all LUNs. One that was lost, and that the module does not take, is left out until it is back.
+/// Attaches all LUNs. One that is gone, and that the module does not take, is left out until it is back.
 fn attach(
     hba: &Hba,
     index: usize,
@@ -103,7 +104,7 @@ fn attach(
         }
         match hba.attach(*number, lun, foreign) {
             Ok(()) if lun.lost => hba.update(*number, true, None)?,
-            Err(_) if lun.lost => {}
+            Err(_) if lun.lost || lun.backing.look() == Look::Gone => {}
             other => other.map_err(|source| Error::Attach {
                 path: lun.disk.path.clone(),
                 source,
