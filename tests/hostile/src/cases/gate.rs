@@ -148,7 +148,11 @@ fn held_back(_env: &Env) -> Result<Outcome> {
     let right = done <= 2 && done + replaced == 8;
     ensure!(right, "held back before the gate was closed: {answers:?}");
     let after = disk.requests()?;
-    ensure!(after == before, "the device had {} requests", after - before);
+    ensure!(
+        after == before,
+        "the device had {} requests",
+        after - before
+    );
     open(&mut guest)?;
     guest.works(0, 194)?;
     pass()
