@@ -50,10 +50,13 @@ def machine():
 
 def matrix(initrd, selection, seconds, ways):
     """All cells in one VM."""
-    results = {"rows": []}
+    results = {"rows": [], "failed": []}
 
     def row(line):
-        if line.startswith("BENCH-RUN "):
+        if line.startswith("BENCH-FAILED "):
+            results["failed"].append(json.loads(line.removeprefix("BENCH-FAILED ")))
+            say("FAILED: {way}: {why}".format(**results["failed"][-1]))
+        elif line.startswith("BENCH-RUN "):
             results.update(json.loads(line.removeprefix("BENCH-RUN ")))
             say(f"{results['cells']} cells, about {minutes(results['cells'] * (seconds + 4) + 90)}")
         elif line.startswith("BENCH "):

@@ -66,6 +66,11 @@ def instructions(results):
 """
 
 
+def failures(results):
+    """What could not be measured."""
+    return "".join(f"\nNot measured: {one['way']}: {one['why']}\n" for one in results.get("failed", []))
+
+
 def pictures():
     """The plots that are there."""
     return "\n".join(f"![{path.stem}]({path.name})" for path in sorted(DOCS.glob("bench-*.svg")))
@@ -105,7 +110,7 @@ rows, not machines.
 ## Every cell
 
 {pictures()}
-
+{failures(results)}
 {sections}
 """
 

@@ -2,7 +2,8 @@
 """In the VM: the same loads on null_blk by every way of I/O, one after the other. Arguments: the guests' initramfs,
 `quick` or `full`, the seconds of a window, and the ways to measure (all, if none is named).
 
-A line `BENCH {…}` for each cell; `BENCH-RUN {…}` before them tells what is to come."""
+A line `BENCH {…}` for each cell, `BENCH-FAILED {…}` for a guest that could not go on; `BENCH-RUN {…}` before them tells
+what is to come."""
 
 import contextlib
 import json
@@ -139,8 +140,12 @@ def main():
         stack.enter_context(doorbell_probe())
         for boot in boots:
             rows = bare(boot, float(seconds)) if boot.way == BARE else in_guest(boot, float(seconds), initrd)
-            for row in rows:
-                print("BENCH " + json.dumps(row), flush=True)
+            try:
+                for row in rows:
+                    print("BENCH " + json.dumps(row), flush=True)
+            except Failure as failure:
+                # One way that does not come up does not cost the others their figures.
+                print("BENCH-FAILED " + json.dumps({"way": boot.way, "why": str(failure)}), flush=True)
 
 
 main()

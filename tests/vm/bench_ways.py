@@ -39,11 +39,13 @@ def running(guest):
 def avio(paths, boot):
     """Our VMM, our driver, our module."""
     insert()
-    with running(boot(Guest, [f"path={path}" for path in paths], f"avio_disks={len(paths)}")) as guest:
-        yield guest
-    users = Path("/sys/module/avio_host/refcnt")
-    wait_for(lambda: users.read_text(encoding="ascii").strip() == "0", 20, "the adapter's end")
-    remove()
+    try:
+        with running(boot(Guest, [f"path={path}" for path in paths], f"avio_disks={len(paths)}")) as guest:
+            yield guest
+    finally:
+        users = Path("/sys/module/avio_host/refcnt")
+        wait_for(lambda: users.read_text(encoding="ascii").strip() == "0", 20, "the adapter's end")
+        remove()
 
 
 def emulated(device, *options):
@@ -74,11 +76,13 @@ def vhost_target(path):
     lun.mkdir(parents=True)
     (lun / "disk").symlink_to(BACKSTORE)
     (group / "nexus").write_text(INITIATOR, encoding="ascii")
-    yield WWPN
-    (lun / "disk").unlink()
-    (group / "nexus").write_text("NULL", encoding="ascii")
-    for folder in (lun, group, group.parent, BACKSTORE, BACKSTORE.parent):
-        folder.rmdir()
+    try:
+        yield WWPN
+    finally:
+        (lun / "disk").unlink()
+        (group / "nexus").write_text("NULL", encoding="ascii")
+        for folder in (lun, group, group.parent, BACKSTORE, BACKSTORE.parent):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
