@@ -3,7 +3,7 @@
 # The front door. The work is in scripts/ and tests/; see `make help`.
 
 # kbuild reads the file named Kbuild beside this one; everything else starts here.
-export KDIR KERNEL_SRC AVIO_ACCEL DESTDIR PREFIX
+export KDIR KERNEL_SRC AVIO_ROOT AVIO_ACCEL DESTDIR PREFIX
 PYTHON ?= python3
 AVIO := $(PYTHON) scripts/avio.py
 

@@ -82,21 +82,27 @@ def modules_for(tree):
 
 
 def install(tree):
-    """Install modules and programs on this machine: DESTDIR, PREFIX and INSTALL_MOD_PATH as usual."""
+    """Install modules and programs on this machine, both made with its own compilers, as what the toolchain root makes
+    may need a newer C library. DESTDIR and PREFIX as usual."""
     if not tree:
         raise Problem("say for which kernel: make install KDIR=/path/to/kernel/build (the test kernel is not installed)")
+    if not shutil.which("cargo"):
+        raise Problem("cargo is not on the PATH; the programs that are installed are built with this machine's own")
     modules_for(tree)
-    userspace()
+    with Step("Programs for this machine"):
+        line = ["cargo", "build", "--release", "--locked", "--workspace", "--target-dir", str(BUILD / "install")]
+        if subprocess.run(line, cwd=CHECKOUT / "userspace", check=False).returncode:
+            raise Problem("the build of the programs failed; see above")
     tree, arguments = own_tree(tree)
     line = ["make", "-C", str(tree), f"M={CHECKOUT}", f"MO={BUILD / 'kdir'}", *arguments, "modules_install"]
     if os.environ.get("DESTDIR"):
         line.append(f"INSTALL_MOD_PATH={os.environ['DESTDIR']}")
     if subprocess.run(line, check=False).returncode:
         raise Problem("modules_install failed; see above")
-    target = Path(os.environ.get("DESTDIR", "") + os.environ.get("PREFIX", "/usr/local")) / "bin"
+    target = Path(os.environ.get("DESTDIR", "") + (os.environ.get("PREFIX") or "/usr/local")) / "bin"
     target.mkdir(parents=True, exist_ok=True)
-    for program in sorted(BIN.iterdir()):
-        if program.name != "avio-hostile":
+    for program in sorted((BUILD / "install" / "release").iterdir()):
+        if program.is_file() and os.access(program, os.X_OK) and not program.suffix:
             shutil.copy2(program, target)
             say(f"installed {target / program.name}")
 

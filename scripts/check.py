@@ -9,6 +9,7 @@ import kernel
 import root
 from host import BUILD, CHECKOUT, Problem, Step, say
 
+WORKSPACES = ("userspace", "tests/hostile")
 ALLOWED_PANICS = CHECKOUT / "scripts" / "panics.allowed"
 PANIC = re.compile(r"panick|unwrap_failed|expect_failed|slice.*(fail|oob)|str::slice_error|rust_build_error|assert_failed")
 
@@ -27,17 +28,18 @@ def formatting():
         files = tracked("rust/*.rs", "guest/*.rs")
         root.run(["rustfmt", "--check", "--config-path", config, *files], binds=kernel.ensure("normal").binds)
     with Step("rustfmt: user space"):
-        files = tracked("userspace/*.rs")
+        files = tracked("userspace/*.rs", "tests/*.rs")
         root.run(["rustfmt", "--check", "--edition", "2021", *files])
 
 
 def userspace():
-    """Clippy and the documentation of the cargo workspace."""
-    where = CHECKOUT / "userspace"
-    with Step("clippy: user space"):
-        line = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]
-        root.run(line, cwd=where, env=build.cargo_env())
+    """Clippy over all cargo workspaces, and the documentation of what we ship."""
+    for name in WORKSPACES:
+        with Step(f"clippy: {name}"):
+            line = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]
+            root.run(line, cwd=CHECKOUT / name, env=build.cargo_env())
     with Step("cargo doc, warnings denied"):
+        where = CHECKOUT / "userspace"
         line = ["cargo", "doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]
         root.run(line, cwd=where, env=build.cargo_env(RUSTDOCFLAGS="-D warnings"))
 

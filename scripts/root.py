@@ -9,6 +9,7 @@ its mounts is seen outside. The checkout and the cache are at the same paths as 
 import os
 import shlex
 import subprocess
+from pathlib import Path
 
 from host import CACHE, CHECKOUT, IS_ROOT, Problem, Step, digest, ensure_packages, lock, logged, say
 
@@ -62,6 +63,9 @@ for rule in *.rules; do
 done
 """
 
+# What a root that the user names must have; the rest is asked for where it is needed.
+PROGRAMS = "rustc cargo rustfmt bindgen clang ld.lld llvm-nm make flex bison bc perl pahole python3 vng qemu-system-x86_64 fio".split()
+
 PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "TERM", "CLIPPY")
 
 
@@ -71,8 +75,16 @@ def key():
 
 
 def path():
-    """Where the finished root is."""
-    return CACHE / f"root-{key()}"
+    """Where the finished root is: the one that AVIO_ROOT names, or ours."""
+    named = os.environ.get("AVIO_ROOT")
+    return Path(named).resolve() if named else CACHE / f"root-{key()}"
+
+
+def check_named(tree):
+    """See that the root that the user named has what it takes."""
+    missing = [name for name in PROGRAMS if not any((tree / "usr" / folder / name).exists() for folder in ("bin", "sbin"))]
+    if missing:
+        raise Problem(f"AVIO_ROOT={tree} is not a root with the toolchain: in its /usr/bin it lacks {', '.join(missing)}")
 
 
 def namespace():
@@ -132,6 +144,9 @@ def check_namespaces():
 
 def ensure():
     """The finished root; made first if it is not there."""
+    if os.environ.get("AVIO_ROOT"):
+        check_named(path())
+        return path()
     if path().is_dir():
         return path()
     ensure_packages()
@@ -237,5 +252,8 @@ def install_source(partial, log, step):
 
 def source_package():
     """Name and exact version of the kernel source package in the root."""
-    name, version = (path() / ".avio" / "source").read_text(encoding="utf-8").split()
+    record = path() / ".avio" / "source"
+    if not record.is_file():
+        raise Problem(f"{path()} brings no kernel source; name one with KERNEL_SRC=/path")
+    name, version = record.read_text(encoding="utf-8").split()
     return name, version
