@@ -2,7 +2,7 @@
 """The test runner: one line for each test with how long it took, then `N passed, N failed, N skipped`.
 
 Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
-test kernel), `faults` (the kernel and devices fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host`
+test kernel), `storage` and `kinds` (LUNs that change, and what may be behind them), `faults` (the kernel and devices fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host`
 (module and stack in one VM), `guest`, `faults`."""
 
 import argparse
@@ -148,7 +148,7 @@ def guest_initrd(flavour):
     """Build what a guest on the whole stack needs; its initramfs as the VM sees it."""
     build.modules(flavour)
     build.userspace()
-    return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio"]).relative_to(CHECKOUT))
+    return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio", "/usr/sbin/blkdiscard"]).relative_to(CHECKOUT))
 
 
 def module(flavour):
@@ -167,6 +167,17 @@ def stack(report):
     build.modules("normal")
     line = ["/avio/tests/vm/stack.py", guest_initrd("normal")]
     in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0"], timeout=1200)
+
+
+def on_the_stack(script):
+    """A guest on the whole stack, told by a script of tests/vm what to do."""
+
+    def run(report):
+        build.modules("normal")
+        line = [f"/avio/tests/vm/{script}.py", guest_initrd("normal")]
+        in_vm(report, script, line, "normal", memory="4G", append=["kunit.autorun=0"], timeout=1200)
+
+    return run
 
 
 def debug_host(report):
@@ -188,7 +199,7 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description="Run the tests.")
     parser.add_argument("--flavour", choices=["normal", "debug"], default="normal")
-    parser.add_argument("--only", action="append", metavar="GROUP", help="run this group alone: user, module, stack; with debug, host, guest")
+    parser.add_argument("--only", action="append", metavar="GROUP", help="run this group alone")
     args = parser.parse_args()
     say("VMs run on {} ({})".format(*host.accelerator()))
     # Under emulation a debug kernel inside a debug kernel would take hours: the host's side and the guest's are tried in
@@ -198,6 +209,8 @@ def main():
             "user": ("user space", user),
             "module": ("module: KUnit and hostile driver", module("normal")),
             "stack": ("whole stack", stack),
+            "storage": ("LUNs that change under load", on_the_stack("storage")),
+            "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds")),
             "faults": ("faults of the kernel and of devices", faults("normal")),
         },
         "debug": {

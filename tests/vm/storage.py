@@ -61,17 +61,18 @@ def hot_add(guest, control):
     path = null_blk("added", 32)
     with case("storage:hot-add-under-load"):
         guest.do(f"beside {guest.disk_of(0)}")
-        control("add-lun", path=path, lun=7)
+        control("add-lun", disk={"path": path}, lun=7)
         guest.wait_disks(3)
         disk = guest.disk_of(7)
         told = guest.do(f"leave_pattern {disk}; sha256sum < /tmp/pattern").split()[0]
         equal(host_sum(path), told, f"checksum on {path}")
         guest.do("end_beside")
     with case("storage:add-refusals"):
-        control.refuses("add-lun", "in use", "taken", path="/dev/ram1", lun=7)
-        control.refuses("add-lun", "already", "busy", "claimed", path=path)
-        control.refuses("add-lun", "255", path="/dev/ram1", lun=256)
-        control.refuses("add-lun", "/dev/nothing", path="/dev/nothing")
+        control.refuses("add-lun", "in use", "taken", disk={"path": null_blk("other", 16)}, lun=7)
+        control.refuses("add-lun", "already", "busy", "claimed", disk={"path": path})
+        control.refuses("add-lun", "255", disk={"path": "/dev/other"}, lun=256)
+        control.refuses("add-lun", "/dev/nothing", disk={"path": "/dev/nothing"})
+        remove_null_blk("other")
 
 
 def hot_remove(guest, control):
@@ -96,7 +97,7 @@ def resize(guest, control):
     """A backing grows; the guest's disk does, with no I/O needed."""
     with case("storage:resize"):
         device, file = loop(16, "grows")
-        control("add-lun", path=device, lun=9)
+        control("add-lun", disk={"path": device}, lun=9)
         guest.wait_disks(3)
         disk = guest.disk_of(9)
         equal(guest.do(f"attribute {disk} size").strip(), str(16 << 11), "capacity before")
@@ -113,12 +114,12 @@ def gate(guest, control):
     """S12: another device behind a LUN: not one byte of it is touched until somebody in the guest says so."""
     with case("storage:S12-replacement-gate"):
         old, new = null_blk("old", 16), null_blk("new", 16)
-        control("add-lun", path=old, lun=11)
+        control("add-lun", disk={"path": old}, lun=11)
         guest.wait_disks(3)
         disk = guest.disk_of(11)
         guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         before, since = requests_of(new), guest.unchanged_log()
-        control("replace-lun", lun=11, path=new)
+        control("replace-lun", lun=11, disk={"path": new})
         guest.logged(since, "LUN 11", "replace_dsk")
         guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
@@ -144,7 +145,7 @@ def ranges(guest, control):
     """DISCARD and WRITE ZEROES reach the backing; zeroes are zero."""
     with case("storage:discard-and-write-zeroes"):
         device, file = loop(16, "ranges")
-        control("add-lun", path=device, lun=12)
+        control("add-lun", disk={"path": device}, lun=12)
         guest.wait_disks(3)
         disk = guest.disk_of(12)
         guest.do(f"dd if=/dev/urandom of=/dev/{disk} bs=1M count=8 oflag=direct conv=fsync")
@@ -164,7 +165,7 @@ def limits(guest, control):
     with case("storage:limits"):
         rate, burst = 200, 50
         path = null_blk("slow", 32)
-        control("add-lun", path=path, lun=13, iops=rate, iops_burst=burst)
+        control("add-lun", lun=13, disk={"path": path, "limits": {"iops": rate, "iops-burst": burst}})
         guest.wait_disks(3)
         slow, quick = guest.disk_of(13), guest.disk_of(1)
         fio = "fio --name=l --filename=/dev/{} --rw=randread --bs=4k --size=8m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=5 --output=/tmp/l{}"
@@ -176,7 +177,7 @@ def limits(guest, control):
         check(done > burst, f"only {done} requests: the burst and no more")
         beside = requests_of("/dev/ram1") - before[1]
         check(beside > done, f"the unlimited neighbour did {beside}, the limited LUN {done}")
-        control("set-limits", lun=13, iops=0)
+        control("set-limits", lun=13, limits={})
         control("remove-lun", lun=13)
         guest.wait_disks(2)
         remove_null_blk("slow")
@@ -187,7 +188,7 @@ def stuck(guest, control):
     with case("storage:a-stuck-backing-holds-up-no-other"):
         null_blk("under", 16)
         path = dm("stuck", linear("/dev/under"))
-        control("add-lun", path=path, lun=14)
+        control("add-lun", disk={"path": path}, lun=14)
         guest.wait_disks(3)
         disk = guest.disk_of(14)
         sh("dmsetup", "suspend", "--noflush", "stuck")
@@ -209,7 +210,7 @@ def lost_and_back(guest, control):
         modprobe("scsi_debug", "dev_size_mb=16", "delay=0", "sector_size=512")
         place = Path(sh("sh", "-c", "ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*:*").split()[0])
         name = next((place / "block").iterdir()).name
-        control("add-lun", path=f"/dev/{name}", lun=15)
+        control("add-lun", disk={"path": f"/dev/{name}"}, lun=15)
         guest.wait_disks(3)
         disk = guest.disk_of(15)
         guest.do(f"leave_pattern {disk}")
