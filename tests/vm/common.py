@@ -190,8 +190,14 @@ class Guest:
         self.reader.join(timeout=10)
         check(code == 0, f"avio-vmm ended with exit code {code}: {self.tail()}")
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
     def kill(self):
-        """End the VMM the hard way."""
+        """End the VMM the hard way, if it has not ended."""
         self.process.kill()
         self.process.wait()
         self.reader.join(timeout=10)

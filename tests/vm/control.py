@@ -23,7 +23,8 @@ class Control:
     def __call__(self, command, **arguments):
         """Carry out a command; its answer."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
-        self.file.write(json.dumps({"execute": command, "arguments": named}) + "\n")
+        request = {"execute": command, **({"arguments": named} if named else {})}
+        self.file.write(json.dumps(request) + "\n")
         self.file.flush()
         answer = json.loads(self.file.readline())
         if "error" in answer:
