@@ -61,7 +61,7 @@ def many_luns():
             guest.ready(120)
             each = "for d in $(disks); do {} 2>/dev/null || exit 1; done"
             guest.do(each.format("dd if=/dev/urandom of=/dev/$d bs=64k count=1 oflag=direct"), 180)
-            sums = "echo $(cat /sys/block/$d/lun) $(dd if=/dev/$d bs=64k count=1 iflag=direct | sha256sum)"
+            sums = "echo $(cat /sys/block/$d/lun) $(dd status=none if=/dev/$d bs=64k count=1 iflag=direct | sha256sum)"
             told = dict(line.split()[:2] for line in guest.do(each.format(sums), 180).splitlines())
         found = {}
         for number in range(256):
