@@ -69,7 +69,7 @@ impl From<AllocError> for Refusal {
 fn errno(error: SetupError) -> Error {
     match error {
         SetupError::Running | SetupError::LunInFlight => EBUSY,
-        SetupError::Stopping => EAGAIN,
+        SetupError::Stopping | SetupError::Stuck => EAGAIN,
         SetupError::LunAbsent => ENOENT,
         SetupError::LunBusy => EEXIST,
         SetupError::RegionUnpinnable | SetupError::QueueAddress => EFAULT,

@@ -133,9 +133,7 @@ impl State {
             None => self.must_be_stopped()?,
             Some(memory) => {
                 self.must_not_be_stopping()?;
-                for running in &self.running {
-                    running.queue.set_memory(memory.clone());
-                }
+                self.exchange_memory(memory)?;
             }
         }
         self.memory = memory;

@@ -3,8 +3,10 @@
 //! Stopping an adapter, or having it rest.
 
 use crate::state::{Phase, State};
-use avio_sys::host::wait_until;
+use avio_abi::ioctl::SetupError;
+use avio_sys::host::{wait_until, PinnedMemory};
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 /// For how long a call waits for what is in flight.
 const DRAIN_NS: u64 = 1_000_000_000;
@@ -65,12 +67,32 @@ impl State {
             Phase::Stopping => Err(EAGAIN),
             Phase::Quiesced => {
                 self.phase = Phase::Running;
-                for running in &self.running {
-                    running.queue.shared().halt.resume();
-                    running.knock();
-                }
+                self.go_on();
                 Ok(0)
             }
         }
+    }
+
+    fn go_on(&self) {
+        for running in &self.running {
+            running.queue.shared().halt.resume();
+            running.knock();
+        }
+    }
+
+    /// Gives the queues other guest memory, while nothing that uses the old one is in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Stuck`] if a backing does not give back what it has; then all keep the old one.
+    pub(crate) fn exchange_memory(&self, memory: &Arc<PinnedMemory>) -> Result<(), SetupError> {
+        let drained = self.drain();
+        if drained.is_ok() {
+            for running in &self.running {
+                running.queue.set_memory(memory.clone());
+            }
+        }
+        self.go_on();
+        drained.map_err(|_| SetupError::Stuck)
     }
 }

@@ -269,7 +269,6 @@ wire_struct! {
 /// Most that [`SetPoll::window_ns`] can be.
 pub const MAX_POLL_NS: u32 = 1_000_000;
 
-
 wire_struct! {
     /// Argument of [`SET_FEATURES`].
     pub struct SetFeatures(24) {
@@ -420,11 +419,13 @@ pub enum SetupError {
     TaskRange = 25,
     /// The adapter is being stopped, or is quiesced.
     Stopping = 26,
+    /// A backing did not give back what it has in time; nothing has changed.
+    Stuck = 27,
 }
 
 impl SetupError {
     /// Every error, in the order of their numbers.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Reserved,
         Self::Running,
         Self::TooManyRegions,
@@ -451,6 +452,7 @@ impl SetupError {
         Self::LimitRange,
         Self::TaskRange,
         Self::Stopping,
+        Self::Stuck,
     ];
 
     /// The error with this number.
@@ -498,6 +500,7 @@ impl SetupError {
             Self::LunAbsent => "no such LUN",
             Self::LimitRange => "a limit out of range; polls last at most 1000000 ns",
             Self::TaskRange => "no such task, queue or tag",
+            Self::Stuck => "a backing device does not give back what it has; try again",
             Self::Stopping => "the adapter is stopping or quiesced; finish that first",
         }
     }

@@ -238,7 +238,7 @@ fn errno_of(error: SetupError) -> Errno {
         MemoryLimit | NoMemory | NoWorker => Errno::ENOMEM,
         NotBlockDevice => Errno::ENOTBLK,
         DeviceReadOnly => Errno::EROFS,
-        Stopping => Errno::EAGAIN,
+        Stopping | Stuck => Errno::EAGAIN,
         Reserved | TooManyRegions | RegionBounds | RegionOverlap | LunRange | DeviceUnsuitable
         | Features | QueueRange | QueueSize | NotEventfd | NotConfigured | NoMemoryTable
         | LimitRange | TaskRange => Errno::EINVAL,

@@ -235,12 +235,21 @@ fn removed_while_still(env: &Env) -> Result<Outcome> {
     let table = regions(&guest.mapping);
     let adapter = &guest.adapter;
     std::thread::scope(|scope| -> Result<()> {
-        // The call may wait for the backing; nobody else does.
-        let call = scope.spawn(|| adapter.set_memory(&table[..2]));
+        // The call waits for the backing, but not for ever, and nobody else does.
+        let call = scope.spawn(|| {
+            refused(
+                "SET_MEMORY",
+                adapter.set_memory(&table[..2]),
+                SetupError::Stuck,
+            )
+        });
         let others = (0..3).try_for_each(|_| env.bystander.goes_on());
-        held.resume()?;
-        call.join().expect("call").context("SET_MEMORY")?;
+        call.join().expect("call")?;
         others
+    })?;
+    held.resume()?;
+    wait_for("the old table to be given up", || {
+        Ok(guest.adapter.set_memory(&table[..2]).is_ok())
     })?;
     let answers = guest.queue().answers(&[2])?;
     ensure!(answers == [Status::Ok], "{answers:?}");
