@@ -14,6 +14,8 @@ import root
 from host import BUILD, CACHE, CHECKOUT, Problem, Step, say
 
 MODULES = {"avio_host": "rust/avio_host/avio_host.ko", "avio_stor": "guest/avio_stor/avio_stor.ko"}
+# The programs that we ship.
+PROGRAMS = ("avio-vmm", "avio-ctl", "gvsdmgr")
 BIN = BUILD / "bin"
 
 
@@ -99,12 +101,16 @@ def install(tree):
         line.append(f"INSTALL_MOD_PATH={os.environ['DESTDIR']}")
     if subprocess.run(line, check=False).returncode:
         raise Problem("modules_install failed; see above")
-    target = Path(os.environ.get("DESTDIR", "") + (os.environ.get("PREFIX") or "/usr/local")) / "bin"
-    target.mkdir(parents=True, exist_ok=True)
-    for program in sorted((BUILD / "install" / "release").iterdir()):
-        if program.is_file() and os.access(program, os.X_OK) and not program.suffix:
-            shutil.copy2(program, target)
-            say(f"installed {target / program.name}")
+    prefix = Path(os.environ.get("DESTDIR", "") + (os.environ.get("PREFIX") or "/usr/local"))
+    programs, manuals = prefix / "bin", prefix / "share" / "man" / "man8"
+    for folder in (programs, manuals):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        program = BUILD / "install" / "release" / name
+        shutil.copy2(program, programs)
+        page = subprocess.run([program, "--man"], check=True, capture_output=True).stdout
+        (manuals / f"{name}.8").write_bytes(page)
+        say(f"installed {programs / name} and its manual page")
 
 
 def cargo_env(target="cargo-target", **more):

@@ -13,7 +13,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use avio_control::{Answer, Quiesced, Request};
-use clap::Parser;
 use serde_json::Value;
 
 use crate::args::Args;
@@ -93,7 +92,7 @@ fn run(args: Args) -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    match run(manpage::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("avio-ctl: {error}");

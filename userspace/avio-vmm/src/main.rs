@@ -44,7 +44,6 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use clap::Parser;
 use nix::poll::{poll, PollFd, PollFlags};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -59,7 +58,7 @@ use crate::state::State;
 use crate::terminal::RawMode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = manpage::parse();
     match start_log(&args.log).and_then(|()| run(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 
 use avio_abi::gvsd::ALL;
 use avio_abi::pci::task;
-use clap::Parser;
 use serde::Serialize;
 
 use crate::adapter::{Adapter, Error};
@@ -23,7 +22,7 @@ use crate::args::{Args, Command, Task};
 use crate::report::{AdapterReport, Done, LunReport, StatReport};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = manpage::parse();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
