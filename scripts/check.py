@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""Checks that need no VM: formatting, clippy, documentation, and which panics a module can reach."""
+"""Checks that need no VM: formatting, clippy, documentation, and which panics a module can reach, manual
+pages."""
 
 import re
 import subprocess
@@ -9,7 +10,7 @@ import kernel
 import root
 from host import BUILD, CHECKOUT, Problem, Step, say
 
-WORKSPACES = ("userspace", "tests/hostile")
+WORKSPACES = ("userspace", "tests/hostile", "tests/driver")
 ALLOWED_PANICS = CHECKOUT / "scripts" / "panics.allowed"
 PANIC = re.compile(r"panick|unwrap_failed|expect_failed|slice.*(fail|oob)|str::slice_error|rust_build_error|assert_failed")
 
@@ -41,7 +42,7 @@ def userspace():
     with Step("cargo doc, warnings denied"):
         where = CHECKOUT / "userspace"
         line = ["cargo", "doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]
-        root.run(line, cwd=where, env=build.cargo_env(RUSTDOCFLAGS="-D warnings"))
+        root.run(line, cwd=where, env=build.cargo_env(RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links"))
 
 
 def modules():
@@ -74,6 +75,18 @@ def panics():
             )
 
 
+def manuals():
+    """Each program that we ship writes a manual page, which groff takes without a word."""
+    for name in build.PROGRAMS:
+        with Step(f"manual page: {name}"):
+            page = root.output([build.BIN / name, "--man"])
+            if not page.startswith(".ie") and ".TH" not in page:
+                raise Problem(f"{name} --man writes no manual page")
+            said = root.output(["sh", "-c", 'printf "%s" "$1" | groff -Kutf8 -man -Tutf8 -ww 2>&1 >/dev/null', "sh", page]).strip()
+            if said:
+                raise Problem(f"the manual page of {name}: {said}")
+
+
 def licences():
     """Every file of ours says its licence."""
     with Step("SPDX lines"):
@@ -91,8 +104,9 @@ def licences():
 def run():
     """All checks, each to its end; then what failed."""
     build.modules("normal")
+    build.userspace()
     failed = []
-    for check in (licences, formatting, userspace, modules, panics):
+    for check in (licences, formatting, userspace, modules, panics, manuals):
         try:
             check()
         except Problem as problem:

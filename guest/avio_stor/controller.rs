@@ -14,9 +14,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc, Mutex};
 use kernel::time::{Delta, Instant, Monotonic};
-use kernel::workqueue::{
-    impl_has_work, new_work, Work, WorkItem,
-};
+use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
 /// The work items.
 pub(crate) const SCAN: u64 = 0;

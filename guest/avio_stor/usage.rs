@@ -119,7 +119,7 @@ impl Usage {
         let bits = (0..WORD_BITS as u32)
             .zip(luns)
             .filter(|(_, opens)| **opens != 0)
-            .fold(0, |bits, (bit, _)| bits | 1u32 << bit);
+            .fold(0, |bits, (bit, _)| bits | 1u32.wrapping_shl(bit));
         let offset = (word as u64).saturating_mul(4);
         self.registers
             .write(reg::LUNS_IN_USE.saturating_add(offset), bits);

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, nvme_tcp, partitions, write
-from common import BIN, Shell, case, check, counters, equal, finish, insert, modprobe, remove, sh, wait_for
+from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, remove, sh, wait_for
 
 INITRD = sys.argv[1]
 
@@ -108,6 +108,15 @@ def polled():
         check(done < 100, f"512 polled reads raised {done} interrupts")
 
 
+def administered():
+    """What a guest's administrator does, and what the guest's driver does about a queue that broke."""
+    with case("kinds:administration"):
+        disks = [f"path={null_blk(f'admin{n}')}" for n in range(3)]
+        with Guest("admin", disks, INITRD, cpus=2, append="avio_disks=3") as guest:
+            guest.wait(200)
+            guest.report("admin")
+
+
 def in_a_cgroup():
     """What the VMM's cgroup may do to a disk holds for what its guest does."""
     with case("kinds:cgroup-io-limit"):
@@ -141,6 +150,7 @@ def main():
     many_luns()
     two_adapters()
     polled()
+    administered()
     in_a_cgroup()
     with case("kinds:module-remove"):
         wait_for(lambda: Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii").strip() == "0", 20, "the last guest's end")

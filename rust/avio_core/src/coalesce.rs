@@ -134,7 +134,11 @@ mod tests {
         let mut number: u32 = 1;
         for _ in 0..10_000 {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let taken = if number & 0x100 != 0 { u32::MAX } else { number >> 26 };
+            let taken = if number & 0x100 != 0 {
+                u32::MAX
+            } else {
+                number >> 26
+            };
             coalescer.interrupted(taken, number & 0x200 != 0);
             assert!(coalescer.ahead() <= MOST);
         }

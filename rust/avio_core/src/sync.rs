@@ -139,7 +139,7 @@ impl InFlight {
 }
 
 const fn claimed(lun: u16) -> u32 {
-    (lun as u32) << LUN_SHIFT | CLAIMED
+    ((lun as u32) << LUN_SHIFT) | CLAIMED
 }
 
 impl Default for InFlight {

@@ -119,10 +119,12 @@ pub fn ioctl(file: &File, request: u32, argument: &mut [u8]) -> Result<(), Error
 
 /// Makes a descriptor wait again.
 pub fn set_blocking(file: &impl AsRawFd) -> Result<(), Error> {
-    // SAFETY: these calls take and give numbers only.
+    // SAFETY: the call takes and gives numbers only.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    let wanted = flags & !libc::O_NONBLOCK;
     // SAFETY: as above.
-    if flags < 0 || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) } < 0 {
+    let set = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, wanted) };
+    if flags < 0 || set < 0 {
         return Err(Error::last_os_error());
     }
     Ok(())

@@ -176,7 +176,8 @@ impl CompletionWriter {
         memory.full_barrier();
         let wanted = memory.load_acquire(control::CQ_EVENT) == position;
         if wanted {
-            self.raised.store_release(memory.load_acquire(control::CQ_ARMS));
+            self.raised
+                .store_release(memory.load_acquire(control::CQ_ARMS));
         }
         wanted
     }
@@ -190,9 +191,7 @@ impl CompletionWriter {
             return false;
         }
         let taken = memory.load_acquire(control::CQ_HEAD);
-        let ahead = memory
-            .load_acquire(control::CQ_EVENT)
-            .wrapping_sub(taken);
+        let ahead = memory.load_acquire(control::CQ_EVENT).wrapping_sub(taken);
         let wanted = taken != self.posted() && ahead <= self.size.entries();
         if wanted {
             self.raised.store_release(arms);

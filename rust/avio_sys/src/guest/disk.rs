@@ -64,7 +64,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    fn to_c(&self) -> avio_bindings::queue_limits {
+    fn in_c(&self) -> avio_bindings::queue_limits {
         // SAFETY: Integers only, for which all zeroes is a legal value and means the default.
         let mut c: avio_bindings::queue_limits = unsafe { MaybeUninit::zeroed().assume_init() };
         c.logical_block_size = self.logical_block;
@@ -193,7 +193,7 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
         number: u16,
         limits: &Limits,
     ) -> Result<NonNull<avio_bindings::gendisk>> {
-        let mut c = limits.to_c();
+        let mut c = limits.in_c();
         let data = null_mut::<u8>().wrapping_add(number.into()).cast();
         // SAFETY: The tag set is initialised and kept by the disk. The queue data is a number in a pointer's clothes,
         // which only `super::request` reads.

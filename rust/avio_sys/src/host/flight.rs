@@ -47,18 +47,17 @@ impl Op {
     const fn opf(self) -> u32 {
         const SYNC: u32 =
             1 << bindings::req_flag_bits___REQ_SYNC | 1 << bindings::req_flag_bits___REQ_IDLE;
-        let write = bindings::req_op_REQ_OP_WRITE as u32 | SYNC;
+        let write = bindings::req_op_REQ_OP_WRITE | SYNC;
         match self {
-            Self::Read => bindings::req_op_REQ_OP_READ as u32,
+            Self::Read => bindings::req_op_REQ_OP_READ,
             Self::Write { fua: false } => write,
             Self::Write { fua: true } => write | 1 << bindings::req_flag_bits___REQ_FUA,
             Self::Flush => write | 1 << bindings::req_flag_bits___REQ_PREFLUSH,
-            Self::Discard(_) => bindings::req_op_REQ_OP_DISCARD as u32,
-            Self::SecureErase(_) => bindings::req_op_REQ_OP_SECURE_ERASE as u32,
-            Self::WriteZeroes { keep: false, .. } => bindings::req_op_REQ_OP_WRITE_ZEROES as u32,
+            Self::Discard(_) => bindings::req_op_REQ_OP_DISCARD,
+            Self::SecureErase(_) => bindings::req_op_REQ_OP_SECURE_ERASE,
+            Self::WriteZeroes { keep: false, .. } => bindings::req_op_REQ_OP_WRITE_ZEROES,
             Self::WriteZeroes { keep: true, .. } => {
-                bindings::req_op_REQ_OP_WRITE_ZEROES as u32
-                    | 1 << bindings::req_flag_bits___REQ_NOUNMAP
+                bindings::req_op_REQ_OP_WRITE_ZEROES | 1 << bindings::req_flag_bits___REQ_NOUNMAP
             }
         }
     }
