@@ -5,14 +5,15 @@
 //! An interrupt that finds its processor at work could as well have come later: what it brings has to wait for the
 //! processor anyway, and the work is perhaps the submission of more. So the driver then asks for the next one further
 //! ahead. One that finds the processor idle was waited for, and the next is asked for nearer. If the device rested
-//! before it came as far as it was asked for, there was too little in flight: then we ask for less, and do not try more
-//! for a while, longer each time that it fails. So a user of one request at a time is hardly ever kept waiting.
+//! before it came as far as it was asked for, there was too little in flight: then we ask for what there was, and do not try
+//! more for a while, longer each time if there was only one. So a user of one request at a time is hardly ever kept
+//! waiting.
 
 /// Most places that an interrupt is put off by.
 const MOST: u32 = 32;
 
 /// Interrupts after which more is tried again, at first.
-const FIRST_HOLD: u32 = 16;
+const FIRST_HOLD: u32 = 8;
 
 /// The same, at most.
 const LAST_HOLD: u32 = 4096;
@@ -50,9 +51,12 @@ impl Coalescer {
             return;
         }
         if self.ahead != 0 && taken <= self.ahead {
-            self.ahead = taken.saturating_sub(1) / 2;
-            self.hold = self.next_hold;
-            self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
+            self.ahead = taken.saturating_sub(1);
+            self.hold = FIRST_HOLD;
+            if self.ahead == 0 {
+                self.hold = self.next_hold;
+                self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
+            }
         } else if idle {
             self.ahead = self.ahead.saturating_sub(self.ahead.div_ceil(4));
         } else if self.hold != 0 {
