@@ -5,12 +5,15 @@
 //! An interrupt that finds its processor at work could as well have come later: what it brings has to wait for the
 //! processor anyway, and the work is perhaps the submission of more. So the driver then asks for the next one further
 //! ahead. One that finds the processor idle was waited for, and the next is asked for nearer. If the device rested
-//! before it came as far as it was asked for, there was too little in flight: then we ask for what there was, and do not try
-//! more for a while, longer each time if there was only one. So a user of one request at a time is hardly ever kept
-//! waiting.
+//! before it came as far as it was asked for, there was too little in flight, and we ask for less; where nothing can be put
+//! off, we do not try again for a while, longer each time that it fails. So a user of one request at a time is hardly ever
+//! kept waiting.
 
 /// Most places that an interrupt is put off by.
 const MOST: u32 = 32;
+
+/// Places from which on many requests are surely in flight, so that trying is worth while again.
+const DEEP: u32 = 4;
 
 /// Interrupts after which more is tried again, at first.
 const FIRST_HOLD: u32 = 8;
@@ -51,8 +54,12 @@ impl Coalescer {
             return;
         }
         if self.ahead != 0 && taken <= self.ahead {
-            self.ahead = taken.saturating_sub(1);
-            self.hold = FIRST_HOLD;
+            // Who was waited for must not be kept waiting again; else half is enough to find the right depth.
+            self.ahead = if idle {
+                taken.saturating_sub(1)
+            } else {
+                self.ahead / 2
+            };
             if self.ahead == 0 {
                 self.hold = self.next_hold;
                 self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
@@ -61,11 +68,12 @@ impl Coalescer {
             self.ahead = self.ahead.saturating_sub(self.ahead.div_ceil(4));
         } else if self.hold != 0 {
             self.hold = self.hold.saturating_sub(1);
-        } else if self.ahead < MOST {
+        } else {
             let more = (self.ahead / 2).saturating_add(1);
             self.ahead = self.ahead.saturating_add(more).min(MOST);
-        } else {
-            self.next_hold = FIRST_HOLD;
+            if self.ahead >= DEEP {
+                self.next_hold = FIRST_HOLD;
+            }
         }
     }
 }
@@ -107,6 +115,20 @@ mod tests {
             assert!(coalescer.ahead() < before);
             before = coalescer.ahead();
         }
+    }
+
+    #[test]
+    fn soon_finds_back_to_its_depth() {
+        let mut coalescer = Coalescer::new(true);
+        for _ in 0..10 {
+            coalescer.interrupted(64, false);
+        }
+        coalescer.interrupted(1, false);
+        assert_eq!(coalescer.ahead(), MOST / 2);
+        for _ in 0..2 {
+            coalescer.interrupted(64, false);
+        }
+        assert_eq!(coalescer.ahead(), MOST);
     }
 
     #[test]
