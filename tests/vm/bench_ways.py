@@ -7,7 +7,7 @@ the given block devices as its disks by that way; all guests have the same kerne
 import contextlib
 from pathlib import Path
 
-from common import GUEST_IMAGE, Guest, insert, modprobe, remove, sh, wait_for
+from common import GUEST_IMAGE, Guest, insert, modprobe, module_users, remove, sh, wait_for
 
 TARGET = Path("/sys/kernel/config/target")
 BACKSTORE = TARGET / "core/iblock_0/bench"
@@ -27,24 +27,14 @@ class QemuGuest(Guest):
 
 
 @contextlib.contextmanager
-def running(guest):
-    """Ends a guest, whatever happens."""
-    try:
-        yield guest
-    finally:
-        guest.kill()
-
-
-@contextlib.contextmanager
 def avio(paths, boot):
     """Our VMM, our driver, our module."""
     insert()
     try:
-        with running(boot(Guest, [f"path={path}" for path in paths], f"avio_disks={len(paths)}")) as guest:
+        with boot(Guest, [f"path={path}" for path in paths], f"avio_disks={len(paths)}") as guest:
             yield guest
     finally:
-        users = Path("/sys/module/avio_host/refcnt")
-        wait_for(lambda: users.read_text(encoding="ascii").strip() == "0", 20, "the adapter's end")
+        wait_for(lambda: module_users() == 0, 20, "the adapter's end")
         remove()
 
 
@@ -54,7 +44,7 @@ def emulated(device, *options):
     @contextlib.contextmanager
     def way(paths, boot):
         block = f"driver=host_device,node-name=d0,filename={paths[0]},aio=io_uring,cache.direct=on"
-        with running(boot(QemuGuest, ["-blockdev", block, *options], f"avio_device={device}")) as guest:
+        with boot(QemuGuest, ["-blockdev", block, *options], f"avio_device={device}") as guest:
             yield guest
 
     return way
@@ -90,7 +80,7 @@ def vhost_scsi(paths, boot):
     """The kernel's vhost-scsi."""
     with vhost_target(paths[0]) as wwpn:
         options = ["-device", f"vhost-scsi-pci,wwpn={wwpn},num_queues={{queues}}"]
-        with running(boot(QemuGuest, options, "avio_device=sda")) as guest:
+        with boot(QemuGuest, options, "avio_device=sda") as guest:
             yield guest
 
 

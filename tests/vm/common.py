@@ -102,6 +102,11 @@ def loaded():
     return Path("/sys/module/avio_host").exists()
 
 
+def module_users():
+    """The module's use count: adapters that are open."""
+    return int(Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii"))
+
+
 def wait_for(condition, seconds, what):
     """Wait until a condition holds; fail after so many seconds (longer on a slow kernel)."""
     end = time.monotonic() + seconds * PATIENCE

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, nvme_tcp, partitions, write
-from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, remove, sh, wait_for
+from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 
 INITRD = sys.argv[1]
 
@@ -153,7 +153,7 @@ def main():
     administered()
     in_a_cgroup()
     with case("kinds:module-remove"):
-        wait_for(lambda: Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii").strip() == "0", 20, "the last guest's end")
+        wait_for(lambda: module_users() == 0, 20, "the last guest's end")
         remove()
     finish()
 

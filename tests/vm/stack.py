@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from common import (
-    BIN, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, remove, sh, wait_for,
+    BIN, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
 )  # fmt: skip
 
 INITRD = sys.argv[1]
@@ -103,11 +103,6 @@ def in_use(device):
         wait_for(lambda: module_users() == 0, 20, "the dead VMM's adapter to be freed")
         remove()
         insert()
-
-
-def module_users():
-    """The module's use count."""
-    return int(Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii"))
 
 
 def two_guests(first, second):
