@@ -38,13 +38,16 @@ impl Serve for Queue {
         &self.shared().waker
     }
 
-    fn serve(&self) -> More {
+    fn serve(&self, woken_ns: u64) -> More {
         let shared = self.shared();
         let Some(_pass) = shared.halt.enter() else {
             return More::No;
         };
         shared.rest.end();
         let mut reading = self.reading.lock();
+        if woken_ns != 0 {
+            reading.poll.woke(woken_ns);
+        }
         self.listen(&mut reading);
         if shared.broken() == 0 {
             shared.counters.passes.add(1);

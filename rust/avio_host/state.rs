@@ -22,9 +22,6 @@ use kernel::str::CString;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
-/// How long a worker polls at most, unless the caller says otherwise.
-const POLL_NS: u32 = 50_000;
-
 /// What an adapter does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -81,7 +78,7 @@ impl State {
             running: KVec::new(),
             queues: no_queues()?,
             features: None,
-            poll_ns: POLL_NS,
+            poll_ns: MAX_POLL_NS,
             luns,
             changes: 0,
             leaving: KVec::new(),

@@ -4,10 +4,18 @@
 //!
 //! A worker that polls spares the guest a doorbell, which is a VM exit, and itself a wake-up; but it burns a processor.
 //! So the window grows when work came so soon that a longer window would have caught it, and shrinks to nothing when
-//! it did not come in time. Times are nanoseconds of any clock that does not go back.
+//! it did not come in time. How long is too long depends on what is spared: where a wake-up takes long, a VM exit does
+//! too, and the guest between two requests. So the limit follows what wake-ups take on this machine. Times are
+//! nanoseconds of any clock that does not go back.
 
 /// The first window.
 const FIRST_NS: u32 = 10_000;
+
+/// The limit in wake-ups: the worker's own, the guest's exit and entry, and the same again for the interrupt.
+const WAKE_UPS: u32 = 8;
+
+/// The least limit, unless the caller wants less: where wake-ups are quick a guest needs some time too.
+const LEAST_NS: u32 = 50_000;
 
 /// The polling policy of one worker.
 ///
@@ -16,6 +24,8 @@ const FIRST_NS: u32 = 10_000;
 /// `window` is at most `most`.
 pub struct Poll {
     most: u32,
+    /// What a wake-up takes when nothing else is in its way, or zero.
+    wake_up: u32,
     window: u32,
     /// Since when there is no work.
     dry_since: Option<u64>,
@@ -26,6 +36,7 @@ impl Poll {
     pub const fn new(most: u32) -> Self {
         Self {
             most,
+            wake_up: 0,
             window: 0,
             dry_since: None,
         }
@@ -37,6 +48,22 @@ impl Poll {
         self.most = most;
         self.window = self.window.min(most);
         self.dry_since = self.dry_since.filter(|_| most != 0);
+    }
+
+    /// A wake-up of the worker took so long. Rises slowly, as what is late has mostly waited for its turn.
+    pub fn woke(&mut self, ns: u64) {
+        let ns = u32::try_from(ns).unwrap_or(u32::MAX);
+        let slowly = self.wake_up.saturating_add(self.wake_up / 16);
+        self.wake_up = match self.wake_up {
+            0 => ns,
+            _ => ns.min(slowly),
+        };
+    }
+
+    /// The longest window that is worth while.
+    fn limit(&self) -> u32 {
+        let worth = self.wake_up.saturating_mul(WAKE_UPS);
+        worth.max(LEAST_NS).min(self.most)
     }
 
     /// Whether the policy wants to be told the time at all.
@@ -61,14 +88,15 @@ impl Poll {
             return;
         };
         let dry = now.saturating_sub(since);
-        if dry > u64::from(self.most) {
+        let limit = self.limit();
+        if dry > u64::from(limit) {
             self.window /= 2;
             if self.window < FIRST_NS {
                 self.window = 0;
             }
         } else if dry > u64::from(self.window) {
-            // INVARIANT: Not longer than `most`.
-            self.window = self.window.saturating_mul(2).max(FIRST_NS).min(self.most);
+            // INVARIANT: The limit is not longer than `most`.
+            self.window = self.window.saturating_mul(2).max(FIRST_NS).min(limit);
         }
     }
 }
@@ -96,6 +124,40 @@ mod tests {
         assert_eq!(round(&mut poll, 0, 40_000), 40_000);
         assert_eq!(round(&mut poll, 0, 50_000), 40_000);
         assert_eq!(round(&mut poll, 0, 50_000), 50_000);
+    }
+
+    #[test]
+    fn the_limit_follows_the_wake_ups_and_never_leaves_what_the_caller_allows() {
+        let mut poll = Poll::new(1_000_000);
+        assert_eq!(poll.limit(), LEAST_NS);
+        poll.woke(40_000);
+        assert_eq!(poll.limit(), 8 * 40_000);
+        poll.woke(4_000_000);
+        assert_eq!(poll.limit(), 8 * 42_500);
+        poll.woke(30_000);
+        assert_eq!(poll.limit(), 8 * 30_000);
+        poll.woke(1_000);
+        assert_eq!(poll.limit(), LEAST_NS);
+        for _ in 0..1000 {
+            poll.woke(u64::MAX);
+        }
+        assert_eq!(poll.limit(), 1_000_000);
+        poll.set_most(20_000);
+        assert_eq!(poll.limit(), 20_000);
+    }
+
+    #[test]
+    fn slow_wake_ups_make_longer_windows() {
+        let mut poll = Poll::new(1_000_000);
+        for _ in 0..10 {
+            round(&mut poll, 0, 300_000);
+        }
+        assert_eq!(round(&mut poll, 0, 300_000), 0);
+        poll.woke(40_000);
+        for _ in 0..10 {
+            round(&mut poll, 0, 300_000);
+        }
+        assert_eq!(round(&mut poll, 0, 300_000), 320_000);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! accounting and SIGKILL reach it as they reach the process.
 
 use super::eventfd::Kick;
+use super::time::now_ns;
 use avio_bindings as bindings;
 use core::ffi::c_void;
 use core::ptr;
@@ -27,8 +28,9 @@ pub enum More {
 
 /// What a worker does.
 pub trait Serve: Send + Sync + 'static {
-    /// Serves what has come. Runs in the worker's thread, may sleep, and should return after a bounded time.
-    fn serve(&self) -> More;
+    /// Serves what has come. Runs in the worker's thread, may sleep, and should return after a bounded time. `woken_ns`
+    /// is how long ago the kick came that woke it; zero if none did.
+    fn serve(&self, woken_ns: u64) -> More;
 
     /// What wakes the worker from any context.
     fn waker(&self) -> &Waker;
@@ -77,6 +79,8 @@ struct Inner<T> {
     /// Zero until [`Worker::go`].
     going: Atomic<i32>,
     kicks: Atomic<u64>,
+    /// When the first kick came that the thread has not looked for yet, or zero.
+    kicked: Atomic<u64>,
     /// How long to sleep at most, or zero. Only the thread uses it.
     sleep: Atomic<u64>,
     serve: Arc<T>,
@@ -111,6 +115,7 @@ impl<T: Serve> Worker<T> {
                 pending: Atomic::new(0),
                 going: Atomic::new(0),
                 kicks: Atomic::new(0),
+                kicked: Atomic::new(0),
                 sleep: Atomic::new(0),
                 serve,
             },
@@ -206,11 +211,12 @@ impl<T: Serve> Drop for Worker<T> {
 /// `arg` is an `Inner<T>` that is alive.
 unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
     // SAFETY: By the function's requirement. `task` is not touched here.
-    let (pending, going, sleep, serve) = unsafe {
+    let (pending, going, kicked, sleep, serve) = unsafe {
         let inner = arg.cast::<Inner<T>>();
         (
             &*ptr::addr_of!((*inner).pending),
             &*ptr::addr_of!((*inner).going),
+            &*ptr::addr_of!((*inner).kicked),
             &*ptr::addr_of!((*inner).sleep),
             &*ptr::addr_of!((*inner).serve),
         )
@@ -233,7 +239,11 @@ unsafe extern "C" fn run<T: Serve>(arg: *mut c_void) -> bool {
     }
     // SAFETY: No requirements; we are about to do things that may sleep.
     unsafe { bindings::avio_set_running() };
-    let more = serve.serve();
+    let woken_ns = match kicked.load(Relaxed) {
+        0 => 0,
+        _ => now_ns().saturating_sub(kicked.xchg(0, Relaxed)),
+    };
+    let more = serve.serve(woken_ns);
     sleep.store(
         if let More::In(time) = more {
             time.max(1)
@@ -263,7 +273,9 @@ unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
     unsafe {
         let inner = arg.cast::<Inner<T>>();
         (*inner).kicks.fetch_add(1, Relaxed);
-        (*inner).pending.store(1, Release);
+        if (*inner).pending.xchg(1, Full) == 0 {
+            (*inner).kicked.store(now_ns(), Relaxed);
+        }
         bindings::avio_task_wake((*inner).task);
     }
 }
