@@ -3,8 +3,9 @@
 //! The data path: a hardware queue of the block layer on a queue pair of the device.
 //!
 //! The ring has as many entries as the queue has tags, so there is always room. Requests go in in process context
-//! under the `writer` lock. Completions come out under the `reader` lock: in interrupt context, and in process context
-//! when a request takes long, so that it keeps interrupts off. Neither lock is ever held with the other.
+//! under the `writer` lock. Completions come out under the `reader` lock: in interrupt context; and in process context
+//! behind a submission, which spares the interrupt of what has come meanwhile, and when a request takes long. So it keeps
+//! interrupts off. Neither lock is ever held with the other.
 //!
 //! The device is trusted with the guest's data but not with its integrity: a completion for a tag that is not in
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
@@ -30,10 +31,11 @@ use avio_sys::guest::irq::{self, Handler};
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
 use avio_sys::guest::request::{Batch, Command, InFlight, Request, Slow};
 use avio_sys::queue_memory::RawQueue;
+use core::mem::replace;
 use kernel::device;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{new_spinlock, new_spinlock_irq, Arc, SpinLock, SpinLockIrq};
 
 /// How often a request is sent again because the host lacked memory, because its LUN had changed, or because it was
@@ -65,6 +67,8 @@ struct Writer {
 struct Reader {
     ring: CompletionReader,
     coalescer: Coalescer,
+    /// Completions taken since the last interrupt.
+    taken: u32,
 }
 
 /// Why the ring is looked at.
@@ -72,6 +76,8 @@ struct Reader {
 pub(crate) enum Cause {
     /// The device interrupted a processor, perhaps one that had nothing to do.
     Interrupt { idle: bool },
+    /// Requests went in.
+    Submission,
     /// Something else.
     Look,
 }
@@ -106,6 +112,8 @@ pub(crate) struct Queue {
     writer: SpinLock<Writer>,
     #[pin]
     reader: SpinLockIrq<Reader>,
+    /// Somebody who has submitted takes completions.
+    reaping: Atomic<u32>,
     /// The device serves it no more, or has lost a request.
     ill: Atomic<u32>,
     /// What was reported already, as each message comes once.
@@ -128,6 +136,7 @@ impl Queue {
         let reader = Reader {
             ring: CompletionReader::new(size),
             coalescer: Coalescer::new(shared.coalesce),
+            taken: 0,
         };
         let queue = Arc::pin_init(
             try_pin_init!(Self {
@@ -140,6 +149,7 @@ impl Queue {
                 requests: InFlight::new(depth)?,
                 writer <- new_spinlock!(writer, "avio_stor_writer"),
                 reader <- new_spinlock_irq!(reader, "avio_stor_reader"),
+                reaping: Atomic::new(0),
                 ill: Atomic::new(0),
                 reported_stray: Atomic::new(0),
                 reported_slow: Atomic::new(0),
@@ -212,6 +222,16 @@ impl Queue {
         // Behind the barrier in `publish`: the interrupt that reports a broken queue finds what was in flight before
         // that, and we find the queue broken otherwise.
         self.is_broken();
+        self.reap_beside();
+    }
+
+    /// Takes the completions that came while requests went in, so that they need no interrupt.
+    fn reap_beside(&self) {
+        // Who is told of a completion may submit from there, which comes back to here: not a second time.
+        if !self.polled && self.reaping.xchg(1, Acquire) == 0 {
+            self.reap(Cause::Submission);
+            self.reaping.store(0, Release);
+        }
     }
 
     /// Takes the completions that are there, and asks for an interrupt with a later one; how many there were.
@@ -220,10 +240,14 @@ impl Queue {
         let mut batch = Batch::new();
         let mut reader = self.reader.lock();
         let mut count = self.take_all(&mut reader, &mut batch);
+        reader.taken = reader.taken.saturating_add(count);
         if let Cause::Interrupt { idle } = cause {
-            reader.coalescer.interrupted(count, idle);
+            let taken = replace(&mut reader.taken, 0);
+            reader.coalescer.interrupted(taken, idle);
         }
-        if !self.polled {
+        // An interrupt was asked for when completions were taken last, so that only taking some calls for another.
+        let armed = count == 0 && matches!(cause, Cause::Submission);
+        if !self.polled && !armed {
             let ahead = reader.coalescer.ahead();
             while reader.ring.arm_ahead(self.raw(), ahead) {
                 count = count.saturating_add(self.take_all(&mut reader, &mut batch));
