@@ -12,7 +12,7 @@ use avio_abi::ring::{Broken, Submission};
 use avio_abi::stor::Status;
 use avio_core::poll::Poll;
 use avio_core::ring::{RingSize, SubmissionReader};
-use avio_sys::host::{alone, now_ns, relax, Batch, More, Serve, Waker};
+use avio_sys::host::{alone, now_ns, relax, step_aside, Batch, More, Serve, Waker};
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
@@ -51,10 +51,7 @@ impl Serve for Queue {
         self.listen(&mut reading);
         if shared.broken() == 0 {
             shared.counters.passes.add(1);
-            let served = self
-                .bios
-                .batch()
-                .plugged(|batch| reading.take_all(shared, batch));
+            let served = reading.pass(shared, &mut self.bios.batch());
             reading.reader.publish_head(&*shared.ring);
             shared.position.store(reading.reader.position(), Relaxed);
             match served.and_then(|more| reading.before_sleep(shared, more)) {
@@ -92,6 +89,15 @@ impl Reading {
         }
         self.poll.set_most(poll_ns);
         self.held.look_again();
+    }
+
+    /// Takes what there is. A single request goes to the device straight away, more of them together.
+    fn pass(&mut self, shared: &Shared, batch: &mut Batch<'_, Shared>) -> Result<More, Broken> {
+        if self.reader.pending(&*shared.ring)? <= 1 && self.held.is_empty() {
+            self.take_all(shared, batch)
+        } else {
+            batch.plugged(|batch| self.take_all(shared, batch))
+        }
     }
 
     /// Takes requests until there are no more, or the budget is used up.
@@ -181,10 +187,27 @@ impl Reading {
         })
     }
 
+    /// Lets others have the processor for a moment, if that is worth while: the guest may be among them. Whether there is
+    /// a request then.
+    fn step_aside(&mut self, shared: &Shared) -> Result<bool, Broken> {
+        if !self.poll.may_step_aside() {
+            return Ok(false);
+        }
+        let begun = now_ns();
+        step_aside();
+        let found = self.reader.pending(&*shared.ring)? != 0;
+        let took = now_ns().saturating_sub(begun);
+        self.poll.stepped_aside(took, found);
+        Ok(found)
+    }
+
     /// Polls for as long as the policy says; whether there is a request.
     fn poll_ring(&mut self, shared: &Shared) -> Result<bool, Broken> {
         if !self.poll.on() {
             return Ok(false);
+        }
+        if !alone() {
+            return self.step_aside(shared);
         }
         let mut now = now_ns();
         let end = self.poll.ran_dry(now).min(self.held.due());
@@ -193,7 +216,7 @@ impl Reading {
         }
         shared.counters.polls.add(1);
         while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halt.halted() {
-            if self.reader.ready(&*shared.ring)? {
+            if self.reader.pending(&*shared.ring)? != 0 {
                 shared.counters.polls_found.add(1);
                 return Ok(true);
             }

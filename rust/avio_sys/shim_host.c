@@ -98,11 +98,15 @@ u32 avio_bdev_max_write_zeroes(struct block_device *bdev)
 	return bdev_write_zeroes_sectors(bdev);
 }
 
-struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector, u32 size,
-			   void (*end_io)(struct bio *bio), void *private)
+struct bio *avio_bio_make(struct bio *own, struct bio_vec *table, struct block_device *bdev, u16 vecs, u32 opf,
+			  u64 sector, u32 size, void (*end_io)(struct bio *bio), void *private)
 {
-	struct bio *bio = bio_alloc(bdev, vecs, (__force blk_opf_t)opf, GFP_NOIO);
+	struct bio *bio = own;
 
+	if (own)
+		bio_init(own, bdev, table, vecs, (__force blk_opf_t)opf);
+	else
+		bio = bio_alloc(bdev, vecs, (__force blk_opf_t)opf, GFP_NOIO);
 	bio->bi_iter.bi_sector = sector;
 	bio->bi_iter.bi_size = size;
 	bio->bi_end_io = end_io;
@@ -213,6 +217,11 @@ void avio_set_running(void)
 void avio_yield(void)
 {
 	cond_resched();
+}
+
+void avio_step_aside(void)
+{
+	yield();
 }
 
 /* The caller has set its state before it found nothing to do. */

@@ -27,8 +27,9 @@ u32 avio_bdev_max_secure_erase(struct block_device *bdev);
 u32 avio_bdev_max_write_zeroes(struct block_device *bdev);
 
 /* Bios. */
-struct bio *avio_bio_alloc(struct block_device *bdev, u16 vecs, u32 opf, u64 sector, u32 size,
-			   void (*end_io)(struct bio *bio), void *private);
+/* Makes a bio with room for `vecs` vectors: in `own` with this table, or a new one if `own` is null. */
+struct bio *avio_bio_make(struct bio *own, struct bio_vec *table, struct block_device *bdev, u16 vecs, u32 opf,
+			  u64 sector, u32 size, void (*end_io)(struct bio *bio), void *private);
 bool avio_bio_add_frame(struct bio *bio, u64 frame, u32 len, u32 offset);
 
 /* Memory. */
@@ -48,6 +49,7 @@ void avio_task_stop(void *task);
 void avio_task_wake(void *task);
 void avio_set_running(void);
 void avio_yield(void);
+void avio_step_aside(void);
 bool avio_sleep_elapsed(u64 ns);
 
 /* Time, and what a thread may do with it. */

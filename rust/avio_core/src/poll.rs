@@ -7,15 +7,25 @@
 //! it did not come in time. How long is too long depends on what is spared: where a wake-up takes long, a VM exit does
 //! too, and the guest between two requests. So the limit follows what wake-ups take on this machine. Times are
 //! nanoseconds of any clock that does not go back.
+//!
+//! A worker that shares its processor must not poll. But if it is the guest that waits for the processor, then to let it
+//! run before falling asleep spares the doorbell and the wake-up as well. If that turns out to take too long, or brings
+//! nothing, it is not tried again for a while, longer each time.
 
 /// The first window.
 const FIRST_NS: u32 = 10_000;
 
-/// The limit in wake-ups: the worker's own, the guest's exit and entry, and the same again for the interrupt.
-const WAKE_UPS: u32 = 8;
+/// The limit in wake-ups: the doorbell and the interrupt that polling spares cost some each, and the guest takes its time.
+const WAKE_UPS: u32 = 12;
 
 /// The least limit, unless the caller wants less: where wake-ups are quick a guest needs some time too.
 const LEAST_NS: u32 = 50_000;
+
+/// Sleeps before stepping aside is tried again after it was in vain, at first.
+const FIRST_HOLD: u32 = 8;
+
+/// The same, at most.
+const LAST_HOLD: u32 = 4096;
 
 /// The polling policy of one worker.
 ///
@@ -29,6 +39,10 @@ pub struct Poll {
     window: u32,
     /// Since when there is no work.
     dry_since: Option<u64>,
+    /// Sleeps until stepping aside is tried.
+    hold: u32,
+    /// What `hold` is to be the next time.
+    next_hold: u32,
 }
 
 impl Poll {
@@ -39,6 +53,8 @@ impl Poll {
             wake_up: 0,
             window: 0,
             dry_since: None,
+            hold: 0,
+            next_hold: FIRST_HOLD,
         }
     }
 
@@ -64,6 +80,27 @@ impl Poll {
     fn limit(&self) -> u32 {
         let worth = self.wake_up.saturating_mul(WAKE_UPS);
         worth.max(LEAST_NS).min(self.most)
+    }
+
+    /// Before a sleep, on a processor that others want: whether to step aside and look once more.
+    pub fn may_step_aside(&mut self) -> bool {
+        match self.hold.checked_sub(1) {
+            Some(hold) => {
+                self.hold = hold;
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Stepping aside took so long; whether there was work after it.
+    pub fn stepped_aside(&mut self, ns: u64, found: bool) {
+        if found && ns <= u64::from(self.limit()) {
+            self.next_hold = FIRST_HOLD;
+        } else {
+            self.hold = self.next_hold;
+            self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
+        }
     }
 
     /// Whether the policy wants to be told the time at all.
@@ -131,11 +168,11 @@ mod tests {
         let mut poll = Poll::new(1_000_000);
         assert_eq!(poll.limit(), LEAST_NS);
         poll.woke(40_000);
-        assert_eq!(poll.limit(), 8 * 40_000);
+        assert_eq!(poll.limit(), WAKE_UPS * 40_000);
         poll.woke(4_000_000);
-        assert_eq!(poll.limit(), 8 * 42_500);
+        assert_eq!(poll.limit(), WAKE_UPS * 42_500);
         poll.woke(30_000);
-        assert_eq!(poll.limit(), 8 * 30_000);
+        assert_eq!(poll.limit(), WAKE_UPS * 30_000);
         poll.woke(1_000);
         assert_eq!(poll.limit(), LEAST_NS);
         for _ in 0..1000 {
@@ -179,6 +216,30 @@ mod tests {
         assert_eq!(round(&mut poll, 0, 1_000_000), 25_000);
         assert_eq!(round(&mut poll, 0, 1_000_000), 12_500);
         assert_eq!(round(&mut poll, 0, 1_000_000), 0);
+    }
+
+    #[test]
+    fn stepping_aside_goes_on_while_it_brings_work_soon() {
+        let mut poll = Poll::new(1_000_000);
+        for _ in 0..100 {
+            assert!(poll.may_step_aside());
+            poll.stepped_aside(20_000, true);
+        }
+    }
+
+    #[test]
+    fn stepping_aside_is_rare_where_it_takes_too_long_or_brings_nothing() {
+        for (ns, found) in [(3_000_000, true), (20_000, false), (u64::MAX, false)] {
+            let mut poll = Poll::new(1_000_000);
+            let mut tried = 0;
+            for _ in 0..100_000 {
+                if poll.may_step_aside() {
+                    tried += 1;
+                    poll.stepped_aside(ns, found);
+                }
+            }
+            assert!((1..50).contains(&tried));
+        }
     }
 
     #[test]

@@ -68,13 +68,14 @@ impl SubmissionReader {
         memory.store_release(control::SQ_HEAD, self.head);
     }
 
-    /// Looks whether there is a request, without asking for a doorbell.
+    /// How many requests there are to take, without asking for a doorbell.
     ///
     /// # Errors
     ///
     /// As [`take`](Self::take).
-    pub fn ready<M: QueueMemory>(&mut self, memory: &M) -> Result<bool, Broken> {
-        Ok(self.head != self.tail || self.refresh(memory)?)
+    pub fn pending<M: QueueMemory>(&mut self, memory: &M) -> Result<u32, Broken> {
+        self.refresh(memory)?;
+        Ok(self.tail.wrapping_sub(self.head))
     }
 
     /// Asks for a doorbell with the next request and looks once more; `true` if there is one already, and the caller

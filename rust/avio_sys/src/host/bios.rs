@@ -33,6 +33,9 @@ use kernel::sync::{Arc, Mutex};
 const MAX_PIECES: usize = 2 * avio_abi::ring::MAX_SEGMENTS as usize
     + (avio_abi::ring::MAX_REQUEST_BYTES as u64 / avio_abi::PAGE_SIZE) as usize;
 
+/// Most pieces of a request whose bio is not allocated.
+pub(super) const OWN_PIECES: usize = 4;
+
 /// Who has requests carried out.
 pub trait BioOwner: Send + Sync + 'static {
     /// What is counted in each lane of a disk.
@@ -53,9 +56,19 @@ pub(super) struct Place {
     /// The [`Bios`] that this belongs to, and the disk's [`Lane`]. Written by the submitter while nothing is in flight
     /// here.
     to: UnsafeCell<(*const c_void, *const c_void)>,
+    /// The first bio of the request in flight here, if it needs few vectors: that spares its allocation.
+    pub(super) own_bio: UnsafeCell<MaybeUninit<OwnBio>>,
 }
 
-// SAFETY: `to` is written only by who has won `left` from zero, and read only by bios that were submitted later.
+/// A bio and room for its vectors.
+#[repr(C)]
+pub(super) struct OwnBio {
+    pub(super) bio: bindings::bio,
+    pub(super) table: [bindings::bio_vec; OWN_PIECES],
+}
+
+// SAFETY: `to` is written only by who has won `left` from zero, and read only by bios that were submitted later. The own
+// bio is made by the same one, and from then on the block layer's until it has ended.
 unsafe impl Send for Place {}
 // SAFETY: As above.
 unsafe impl Sync for Place {}
@@ -87,6 +100,7 @@ impl<O: BioOwner> Bios<O> {
                     errno: Atomic::new(0),
                     index,
                     to: UnsafeCell::new((ptr::null(), ptr::null())),
+                    own_bio: UnsafeCell::new(MaybeUninit::uninit()),
                 };
                 all.push(place, GFP_KERNEL_ACCOUNT)?;
             }

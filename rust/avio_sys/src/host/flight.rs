@@ -2,11 +2,12 @@
 
 //! One request on its way to the block layer, in as many bios as it takes, and back.
 
-use super::bios::{BioOwner, Bios, Place};
+use super::bios::{BioOwner, Bios, OwnBio, Place, OWN_PIECES};
 use super::block_file::BlockFile;
 use avio_bindings as bindings;
 use avio_core::cut::{bio_part, Piece};
 use core::marker::PhantomData;
+use core::mem::offset_of;
 use core::ptr;
 use kernel::error::code::*;
 use kernel::sync::atomic::Relaxed;
@@ -81,6 +82,8 @@ pub(super) struct Flight<'a, O: BioOwner> {
     disk: &'a BlockFile,
     op: Op,
     sector: u64,
+    /// The place's own bio was not used yet.
+    first: bool,
     owner: PhantomData<O>,
 }
 
@@ -92,6 +95,7 @@ impl<'a, O: BioOwner> Flight<'a, O> {
             disk,
             op,
             sector,
+            first: true,
             owner: PhantomData,
         }
     }
@@ -129,11 +133,20 @@ impl<'a, O: BioOwner> Flight<'a, O> {
     fn send_one(&mut self, pieces: &[Piece], cut: u32) -> bool {
         let place = ptr::from_ref(self.slot).cast_mut().cast();
         let vecs = u16::try_from(pieces.len()).unwrap_or(u16::MAX);
+        let own = self.slot.own_bio.get().cast::<OwnBio>();
+        let own = if self.first && pieces.len() <= OWN_PIECES {
+            own
+        } else {
+            ptr::null_mut()
+        };
+        self.first = false;
         // SAFETY: The device is open. `end_io` gets the place back, which outlives the bio, as does the `Bios` that it
-        // names: that waits for `in_flight` before it goes. With GFP_NOIO and so few vectors the allocation waits, it
-        // does not fail.
+        // names: that waits for `in_flight` before it goes. The place's own bio is nobody's, as the submitter has won the
+        // place, and we pass it once. With GFP_NOIO and so few vectors the allocation waits, it does not fail.
         let bio = unsafe {
-            bindings::avio_bio_alloc(
+            bindings::avio_bio_make(
+                own.cast(),
+                own.wrapping_byte_add(offset_of!(OwnBio, table)).cast(),
                 self.disk.as_ptr(),
                 vecs,
                 self.op.opf(),
@@ -178,7 +191,11 @@ unsafe extern "C" fn end_io<O: BioOwner>(bio: *mut bindings::bio) {
     unsafe {
         let place = &*(*bio).bi_private.cast::<Place>();
         let errno = bindings::blk_status_to_errno((*bio).bi_status);
-        bindings::bio_put(bio);
+        if bio == place.own_bio.get().cast() {
+            bindings::bio_uninit(bio);
+        } else {
+            bindings::bio_put(bio);
+        }
         if errno != 0 {
             place.errno.store(errno, Relaxed);
         }

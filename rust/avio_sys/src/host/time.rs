@@ -16,6 +16,12 @@ pub fn alone() -> bool {
     unsafe { bindings::avio_alone() }
 }
 
+/// Lets others use the processor that wait for it.
+pub fn step_aside() {
+    // SAFETY: No requirements: no lock is held that others need.
+    unsafe { bindings::avio_step_aside() }
+}
+
 /// Tells the processor that the thread is polling.
 pub fn relax() {
     // SAFETY: No requirements.

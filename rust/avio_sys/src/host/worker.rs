@@ -15,6 +15,9 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
 
+/// One of so many wake-ups is timed.
+const TIMED: u64 = 16;
+
 /// Whether a worker has more to do at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
@@ -29,7 +32,7 @@ pub enum More {
 /// What a worker does.
 pub trait Serve: Send + Sync + 'static {
     /// Serves what has come. Runs in the worker's thread, may sleep, and should return after a bounded time. `woken_ns`
-    /// is how long ago the kick came that woke it; zero if none did.
+    /// is how long ago the kick came that woke it; zero if none did, or nobody looked at the clock.
     fn serve(&self, woken_ns: u64) -> More;
 
     /// What wakes the worker from any context.
@@ -79,7 +82,7 @@ struct Inner<T> {
     /// Zero until [`Worker::go`].
     going: Atomic<i32>,
     kicks: Atomic<u64>,
-    /// When the first kick came that the thread has not looked for yet, or zero.
+    /// When a kick came for which the thread has yet to wake up, or zero.
     kicked: Atomic<u64>,
     /// How long to sleep at most, or zero. Only the thread uses it.
     sleep: Atomic<u64>,
@@ -272,8 +275,8 @@ unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
     // SAFETY: By the function's requirement; the task was written before the kick was attached.
     unsafe {
         let inner = arg.cast::<Inner<T>>();
-        (*inner).kicks.fetch_add(1, Relaxed);
-        if (*inner).pending.xchg(1, Full) == 0 {
+        let kicks = (*inner).kicks.fetch_add(1, Relaxed);
+        if (*inner).pending.xchg(1, Full) == 0 && kicks % TIMED == 0 {
             (*inner).kicked.store(now_ns(), Relaxed);
         }
         bindings::avio_task_wake((*inner).task);
