@@ -6,10 +6,11 @@ AVIO, BARE, VHOST = "AVIO", "bare host", "vhost-scsi"
 VIRTIO_IOTHREAD, EMULATED = "QEMU virtio-blk, IOThread", "QEMU mptsas1068"
 # QEMU's virtio-blk where it can be counted without a guest: the same block layer, behind a socket.
 VIRTIO_SERVER = "QEMU vhost-user-blk"
+NEEDS_GUEST = "not counted: needs a guest"
 
 
 class Missing(Exception):
-    """A figure that the run does not have."""
+    """A figure that the run does not have; the text, if there is one, says why no run has it."""
 
 
 class Results:
@@ -32,6 +33,8 @@ class Results:
 
     def beyond(self, way, depth):
         """Instructions of an I/O beyond those of the bare host's."""
+        if way == EMULATED:
+            raise Missing(NEEDS_GUEST)
         found = {(row["way"], row["depth"]): row["instructions"] for row in self.counted}
         if (way, depth) not in found or (BARE, depth) not in found:
             raise Missing
@@ -85,5 +88,5 @@ def against(results):
             value = find(results)
             reached = value <= limit if sign == "≤" else value >= limit
             yield what, f"{value:.2f}{unit}", f"{sign} {limit}{unit}", "yes" if reached else "**no**"
-        except Missing:
-            yield what, "not measured", f"{sign} {limit}{unit}", "–"
+        except Missing as reason:
+            yield what, str(reason) or "not measured", f"{sign} {limit}{unit}", "–"
