@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# How one of our modules is made: the crates avio_abi, avio_core and avio_sys, the C shim of its side, and its own
+# How one of our modules is made: the crates avio_abi, avio_core and avio_sys, the C shims of its side, and its own
 # crate (main.rs), each an object, all in one .ko. Nothing is exported; two modules that use a crate each have a copy.
 #
 # In: avio-side (host or guest), avio-main (the module's name).
@@ -8,7 +8,11 @@
 avio-rust := $(dir $(lastword $(MAKEFILE_LIST)))
 avio-crates := avio_abi avio_core avio_bindings avio_sys
 
-$(avio-main)-y := main.o $(addsuffix .o,$(avio-crates)) shim_$(avio-side).o
+avio-shims-host := shim_host.o shim_host_cgroup.o
+avio-shims-guest := shim_guest.o
+avio-shims := $(avio-shims-$(avio-side))
+
+$(avio-main)-y := main.o $(addsuffix .o,$(avio-crates)) $(avio-shims)
 
 avio-cfg := --cfg avio_kernel --cfg avio_$(avio-side)
 # The crates' own KUnit suites run once, with the host module.
@@ -22,7 +26,7 @@ RUSTFLAGS_avio_core.o := $(call avio-flags,avio_core) --extern avio_abi
 RUSTFLAGS_avio_bindings.o := $(call avio-flags,avio_bindings)
 RUSTFLAGS_avio_sys.o := $(call avio-flags,avio_sys) --extern avio_abi --extern avio_core --extern avio_bindings
 RUSTFLAGS_main.o := --crate-name $(avio-main)_main -L $(obj) $(avio-cfg) $(addprefix --extern ,avio_abi avio_core avio_sys)
-CFLAGS_shim_$(avio-side).o := -I$(avio-rust)avio_sys
+$(foreach shim,$(avio-shims),$(eval CFLAGS_$(shim) := -I$(avio-rust)avio_sys))
 
 # Metadata is a by-product of each object, so the objects stand in for it.
 $(obj)/avio_core.o: $(obj)/avio_abi.o
@@ -32,7 +36,7 @@ $(obj)/main.o: $(obj)/avio_sys.o
 $(obj)/avio_abi.o $(obj)/avio_core.o $(obj)/avio_sys.o: $(obj)/%.o: $(avio-rust)%/src/lib.rs FORCE
 	+$(call if_changed_rule,rustc_o_rs)
 
-$(obj)/shim_$(avio-side).o: $(avio-rust)avio_sys/shim_$(avio-side).c FORCE
+$(addprefix $(obj)/,$(avio-shims)): $(obj)/%.o: $(avio-rust)avio_sys/%.c FORCE
 	$(call if_changed_rule,cc_o_c)
 	$(call cmd,force_checksrc)
 

@@ -76,6 +76,7 @@ fn errno(error: SetupError) -> Error {
         SetupError::MemoryLimit | SetupError::NoMemory | SetupError::NoWorker => ENOMEM,
         SetupError::NotBlockDevice => ENOTBLK,
         SetupError::DeviceReadOnly => EROFS,
+        SetupError::CgroupDenied => EACCES,
         SetupError::Reserved
         | SetupError::TooManyRegions
         | SetupError::RegionBounds
@@ -89,7 +90,9 @@ fn errno(error: SetupError) -> Error {
         | SetupError::NotConfigured
         | SetupError::NoMemoryTable
         | SetupError::LimitRange
-        | SetupError::TaskRange => EINVAL,
+        | SetupError::TaskRange
+        | SetupError::NotCgroup
+        | SetupError::CgroupWithoutIo => EINVAL,
     }
 }
 

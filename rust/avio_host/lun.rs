@@ -3,12 +3,12 @@
 //! A LUN: a block device, what the guest is told of it, and what its requests have to heed.
 
 use crate::counters::LunCounters;
-use avio_abi::ioctl::{AddLun, LunStatus, SetupError};
+use avio_abi::ioctl::{add_flags, AddLun, LunStatus, SetupError};
 use avio_abi::ring::{MAX_REQUEST_BYTES, MAX_SEGMENTS};
 use avio_abi::stor::{lun_flags, LunInfo, Status};
 use avio_abi::PAGE_SIZE;
 use avio_core::limits::Limits;
-use avio_sys::host::{now_ns, BlockFile, Disk};
+use avio_sys::host::{now_ns, BlockFile, Cgroup, Disk};
 use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
@@ -128,9 +128,11 @@ pub(crate) struct Lun {
 impl Lun {
     /// The LUN that the caller asks for, with what its requests have to heed beside its gate.
     pub(crate) fn open(call: &AddLun, heed: u32) -> Result<Self, SetupError> {
-        if call.flags & !(lun_flags::READ_ONLY | lun_flags::GATED) != 0 {
+        let flags = call.flags & (lun_flags::READ_ONLY | lun_flags::GATED);
+        if call.flags & !(flags | add_flags::CGROUP) != 0 || call.reserved != 0 {
             return Err(SetupError::Reserved);
         }
+        let cgroup = cgroup(call)?;
         let file = BlockFile::from_fd(call.fd).map_err(|_| SetupError::NotBlockDevice)?;
         if !file.writable() && call.flags & lun_flags::READ_ONLY == 0 {
             return Err(SetupError::DeviceReadOnly);
@@ -138,12 +140,12 @@ impl Lun {
         file.forget_cache()
             .map_err(|_| SetupError::DeviceUnsuitable)?;
         let info = describe(&file).ok_or(SetupError::DeviceUnsuitable)?;
-        let backing = Backing::new(heed | call.flags & heed::GATED);
-        let disk = Arc::pin_init(Disk::new(file, backing), GFP_KERNEL_ACCOUNT)
+        let backing = Backing::new(heed | flags & heed::GATED);
+        let disk = Arc::pin_init(Disk::new(file, cgroup, backing), GFP_KERNEL_ACCOUNT)
             .map_err(|_| SetupError::NoMemory)?;
         Ok(Self {
             info: LunInfo {
-                flags: info.flags | call.flags,
+                flags: info.flags | flags,
                 serial: call.serial,
                 wwn: call.wwn,
                 ..info
@@ -186,6 +188,24 @@ impl Lun {
             lane.add_to(&mut sum);
         }
         sum
+    }
+}
+
+/// The cgroup that the caller asks for.
+fn cgroup(call: &AddLun) -> Result<Option<Cgroup>, SetupError> {
+    if call.flags & add_flags::CGROUP == 0 {
+        return if call.cgroup == 0 {
+            Ok(None)
+        } else {
+            Err(SetupError::Reserved)
+        };
+    }
+    match Cgroup::from_fd(call.cgroup) {
+        Ok(cgroup) => Ok(Some(cgroup)),
+        Err(ENODEV) => Err(SetupError::CgroupWithoutIo),
+        Err(EACCES | EPERM) => Err(SetupError::CgroupDenied),
+        Err(ENOMEM) => Err(SetupError::NoMemory),
+        Err(_) => Err(SetupError::NotCgroup),
     }
 }
 

@@ -32,6 +32,11 @@ struct bio *avio_bio_make(struct bio *own, struct bio_vec *table, struct block_d
 			  u64 sector, u32 size, void (*end_io)(struct bio *bio), void *private);
 bool avio_bio_add_frame(struct bio *bio, u64 frame, u32 len, u32 offset);
 
+/* Cgroups that bios belong to. */
+void *avio_cgroup_get(int fd);
+void avio_cgroup_put(void *cgroup);
+void avio_cgroup_submit(void *cgroup, struct bio *bio);
+
 /* Memory. */
 long avio_pin(u64 user_addr, u32 pages, bool write, u64 *frames);
 void avio_unpin(u64 frame, u64 pages, bool dirty);

@@ -26,7 +26,7 @@ pub const GET_INFO: u32 = read(0x00, 64);
 /// Replace the table of guest memory: [`SetMemory`].
 pub const SET_MEMORY: u32 = read_write(0x01, 32);
 /// Attach a block device as a LUN: [`AddLun`].
-pub const ADD_LUN: u32 = read_write(0x02, 200);
+pub const ADD_LUN: u32 = read_write(0x02, 208);
 /// Detach a LUN: [`RemoveLun`].
 pub const REMOVE_LUN: u32 = read_write(0x03, 16);
 /// Set what was negotiated: [`SetFeatures`].
@@ -116,13 +116,13 @@ wire_struct! {
 
 wire_struct! {
     /// Argument of [`ADD_LUN`].
-    pub struct AddLun(200) {
+    pub struct AddLun(208) {
         /// LUN, less than [`MAX_LUNS`](crate::MAX_LUNS), free.
         pub lun: u32,
         /// An open block device. The module keeps the file; the caller may close its descriptor.
         pub fd: i32,
         /// [`lun_flags::READ_ONLY`](crate::stor::lun_flags::READ_ONLY),
-        /// [`lun_flags::GATED`](crate::stor::lun_flags::GATED), both, or zero. A device opened read-only must be
+        /// [`lun_flags::GATED`](crate::stor::lun_flags::GATED), [`add_flags`]. A device opened read-only must be
         /// attached so.
         pub flags: u32,
         /// Out: a [`SetupError`], zero on success.
@@ -131,9 +131,20 @@ wire_struct! {
         pub serial: [u8; 40],
         /// World-wide name that the guest is to see, likewise.
         pub wwn: [u8; 16],
+        /// With [`add_flags::CGROUP`] an open directory of cgroup v2, else zero. The module keeps the cgroup; the caller
+        /// may close its descriptor.
+        pub cgroup: i32,
+        /// Zero.
+        pub reserved: u32,
         /// Out: the LUN as the guest is to see it.
         pub info: crate::stor::LunInfo,
     }
+}
+
+/// Flags of an [`AddLun`], beside those of the LUN.
+pub mod add_flags {
+    /// The LUN's I/O belongs to the cgroup [`AddLun::cgroup`](super::AddLun::cgroup), not to that of the caller.
+    pub const CGROUP: u32 = 1 << 31;
 }
 
 wire_struct! {
@@ -421,11 +432,17 @@ pub enum SetupError {
     Stopping = 26,
     /// A backing did not give back what it has in time; nothing has changed.
     Stuck = 27,
+    /// Not an open directory of cgroup v2.
+    NotCgroup = 28,
+    /// A cgroup that the caller may not write to.
+    CgroupDenied = 29,
+    /// A cgroup without the io controller.
+    CgroupWithoutIo = 30,
 }
 
 impl SetupError {
     /// Every error, in the order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Reserved,
         Self::Running,
         Self::TooManyRegions,
@@ -453,6 +470,9 @@ impl SetupError {
         Self::TaskRange,
         Self::Stopping,
         Self::Stuck,
+        Self::NotCgroup,
+        Self::CgroupDenied,
+        Self::CgroupWithoutIo,
     ];
 
     /// The error with this number.
@@ -501,6 +521,13 @@ impl SetupError {
             Self::LimitRange => "a limit out of range; polls last at most 1000000 ns",
             Self::TaskRange => "no such task, queue or tag",
             Self::Stuck => "a backing device does not give back what it has; try again",
+            Self::NotCgroup => "not a cgroup; give an open directory of cgroup v2",
+            Self::CgroupDenied => {
+                "the caller may not write to the cgroup; have it delegated to the caller's user"
+            }
+            Self::CgroupWithoutIo => {
+                "the cgroup has no io controller; write +io to cgroup.subtree_control of its parent"
+            }
             Self::Stopping => "the adapter is stopping or quiesced; finish that first",
         }
     }

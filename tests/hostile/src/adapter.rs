@@ -238,10 +238,11 @@ fn errno_of(error: SetupError) -> Errno {
         MemoryLimit | NoMemory | NoWorker => Errno::ENOMEM,
         NotBlockDevice => Errno::ENOTBLK,
         DeviceReadOnly => Errno::EROFS,
+        CgroupDenied => Errno::EACCES,
         Stopping | Stuck => Errno::EAGAIN,
         Reserved | TooManyRegions | RegionBounds | RegionOverlap | LunRange | DeviceUnsuitable
         | Features | QueueRange | QueueSize | NotEventfd | NotConfigured | NoMemoryTable
-        | LimitRange | TaskRange => Errno::EINVAL,
+        | LimitRange | TaskRange | NotCgroup | CgroupWithoutIo => Errno::EINVAL,
     }
 }
 

@@ -6,6 +6,7 @@ mod addresses;
 mod arguments;
 mod broken_queues;
 mod calls;
+mod cgroups;
 mod deaths;
 mod double_fetch;
 mod durability;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Test> {
         limits::TESTS,
         floods::TESTS,
         calls::TESTS,
+        cgroups::TESTS,
         arguments::TESTS,
         stopping::TESTS,
         deaths::TESTS,

@@ -7,7 +7,8 @@
 //! in flight; a request in flight therefore needs no reference of its own to the memory, nor to the disk, which waits
 //! for it.
 //!
-//! A bio belongs to the cgroup of the thread that makes it. That is the submitter, a thread of the VMM's process.
+//! A bio belongs to its disk's cgroup if that has one, else to that of the thread that makes it: the submitter, a thread
+//! of the VMM's process.
 
 use super::disk::{Entered, Lane};
 use super::drain::InFlight;
@@ -238,12 +239,12 @@ impl<O: BioOwner> Batch<'_, O> {
         if slot.left.cmpxchg(0, 1, Full).is_err() {
             return Err(EINVAL);
         }
-        let (file, lane) = entered.into_parts();
+        let (target, lane) = entered.into_parts();
         slot.errno.store(0, Relaxed);
         // SAFETY: We have won the place, and nothing of it is in flight that could read the field.
         unsafe { *slot.to.get() = (ptr::from_ref(bios).cast(), ptr::from_ref(lane).cast()) };
         bios.in_flight.enter();
-        Flight::<O>::new(slot, file, op, sector).send(&mut self.submitter.pieces);
+        Flight::<O>::new(slot, target, op, sector).send(&mut self.submitter.pieces);
         // SAFETY: The place was won above, and `left` counts us since then.
         unsafe { Bios::<O>::one_ended(slot) };
         Ok(())

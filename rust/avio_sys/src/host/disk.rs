@@ -7,6 +7,7 @@
 //! dropped.
 
 use super::block_file::BlockFile;
+use super::cgroup::Cgroup;
 use super::drain::InFlight;
 use core::ops::Deref;
 use kernel::alloc::KVVec;
@@ -33,18 +34,28 @@ impl<C> Lane<C> {
     }
 }
 
+/// Where a disk's bios go.
+pub(super) struct Target {
+    pub(super) file: BlockFile,
+    pub(super) cgroup: Option<Cgroup>,
+}
+
 /// A block device with requests in flight. `T` is what else belongs to it, `C` what is counted in each lane.
 #[pin_data(PinnedDrop)]
 pub struct Disk<T, C> {
-    file: BlockFile,
+    target: Target,
     lanes: KVVec<Lane<C>>,
     #[pin]
     more: T,
 }
 
 impl<T, C: Default> Disk<T, C> {
-    /// A disk with as many lanes as there can be processors.
-    pub fn new<E>(file: BlockFile, more: impl PinInit<T, E>) -> impl PinInit<Self, Error>
+    /// A disk with as many lanes as there can be processors, whose bios belong to this cgroup.
+    pub fn new<E>(
+        file: BlockFile,
+        cgroup: Option<Cgroup>,
+        more: impl PinInit<T, E>,
+    ) -> impl PinInit<Self, Error>
     where
         Error: From<E>,
     {
@@ -63,7 +74,7 @@ impl<T, C: Default> Disk<T, C> {
         pin_init::pin_init_scope(move || {
             let lanes = room()?;
             Ok(try_pin_init!(Self {
-                file,
+                target: Target { file, cgroup },
                 lanes,
                 more <- more,
             }? Error))
@@ -74,7 +85,7 @@ impl<T, C: Default> Disk<T, C> {
 impl<T, C> Disk<T, C> {
     /// The block device.
     pub fn file(&self) -> &BlockFile {
-        &self.file
+        &self.target.file
     }
 
     /// What was counted in each lane.
@@ -97,7 +108,7 @@ impl<T, C> Disk<T, C> {
         let lane = self.lane_of(queue)?;
         lane.in_flight.enter();
         Some(Entered {
-            file: &self.file,
+            target: &self.target,
             lane,
         })
     }
@@ -130,14 +141,14 @@ impl<T, C> PinnedDrop for Disk<T, C> {
 
 /// A request that counts as in flight on a disk. Dropping it takes the count back.
 pub struct Entered<'a, C> {
-    file: &'a BlockFile,
+    target: &'a Target,
     lane: &'a Lane<C>,
 }
 
 impl<'a, C> Entered<'a, C> {
-    /// The disk's block device and lane; the count stays, and [`Lane::leave`] takes it back.
-    pub(super) fn into_parts(self) -> (&'a BlockFile, &'a Lane<C>) {
-        let parts = (self.file, self.lane);
+    /// The disk's target and lane; the count stays, and [`Lane::leave`] takes it back.
+    pub(super) fn into_parts(self) -> (&'a Target, &'a Lane<C>) {
+        let parts = (self.target, self.lane);
         core::mem::forget(self);
         parts
     }

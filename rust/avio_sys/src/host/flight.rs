@@ -3,7 +3,7 @@
 //! One request on its way to the block layer, in as many bios as it takes, and back.
 
 use super::bios::{BioOwner, Bios, OwnBio, Place, OWN_PIECES};
-use super::block_file::BlockFile;
+use super::disk::Target;
 use avio_bindings as bindings;
 use avio_core::cut::{bio_part, Piece};
 use core::marker::PhantomData;
@@ -79,7 +79,7 @@ impl Op {
 /// A request that is being submitted, bio by bio.
 pub(super) struct Flight<'a, O: BioOwner> {
     slot: &'a Place,
-    disk: &'a BlockFile,
+    target: &'a Target,
     op: Op,
     sector: u64,
     /// The place's own bio was not used yet.
@@ -89,10 +89,10 @@ pub(super) struct Flight<'a, O: BioOwner> {
 
 impl<'a, O: BioOwner> Flight<'a, O> {
     /// A request in a place that the submitter has won.
-    pub(super) fn new(slot: &'a Place, disk: &'a BlockFile, op: Op, sector: u64) -> Self {
+    pub(super) fn new(slot: &'a Place, target: &'a Target, op: Op, sector: u64) -> Self {
         Self {
             slot,
-            disk,
+            target,
             op,
             sector,
             first: true,
@@ -102,7 +102,7 @@ impl<'a, O: BioOwner> Flight<'a, O> {
 
     /// Submits everything, in as many bios as it takes.
     pub(super) fn send(&mut self, pieces: &mut [Piece]) {
-        let block = self.disk.logical_block();
+        let block = self.target.file.logical_block();
         let mut from = 0usize;
         loop {
             let rest = pieces.get_mut(from..).unwrap_or(&mut []);
@@ -147,7 +147,7 @@ impl<'a, O: BioOwner> Flight<'a, O> {
             bindings::avio_bio_make(
                 own.cast(),
                 own.wrapping_byte_add(offset_of!(OwnBio, table)).cast(),
-                self.disk.as_ptr(),
+                self.target.file.as_ptr(),
                 vecs,
                 self.op.opf(),
                 self.sector,
@@ -174,8 +174,14 @@ impl<'a, O: BioOwner> Flight<'a, O> {
                 .sector
                 .saturating_add(u64::from(len) / avio_abi::SECTOR_SIZE);
         }
-        // SAFETY: The bio is complete, and now belongs to the block layer.
-        unsafe { bindings::submit_bio(bio) };
+        // SAFETY: The bio is complete, and now belongs to the block layer. The disk keeps its cgroup until all requests
+        // have ended.
+        unsafe {
+            match &self.target.cgroup {
+                Some(cgroup) => cgroup.submit(bio),
+                None => bindings::submit_bio(bio),
+            }
+        }
         true
     }
 }

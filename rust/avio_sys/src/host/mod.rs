@@ -4,6 +4,7 @@
 
 mod bios;
 mod block_file;
+mod cgroup;
 mod debug_file;
 mod disk;
 mod drain;
@@ -16,6 +17,7 @@ mod worker;
 
 pub use bios::{Batch, BioOwner, Bios};
 pub use block_file::BlockFile;
+pub use cgroup::Cgroup;
 pub use debug_file::{DebugFile, DebugRoot, Show};
 pub use disk::{Disk, Entered};
 pub use eventfd::{Call, Kick};

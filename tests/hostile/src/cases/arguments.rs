@@ -122,7 +122,7 @@ fn reserved_fields(env: &Env) -> Result<Outcome> {
         ..AddLun::ZERO
     };
     for flag in (0..32).map(|bit| 1 << bit) {
-        if flag & (lun_flags::READ_ONLY | lun_flags::GATED) == 0 {
+        if flag & (lun_flags::READ_ONLY | lun_flags::GATED | add_flags::CGROUP) == 0 {
             let flagged = AddLun { flags: flag, ..lun };
             let what = format!("ADD_LUN with flag {flag:#x}");
             refused(&what, adapter.call(ADD_LUN, &flagged), SetupError::Reserved)?;
