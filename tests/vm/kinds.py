@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""In the VM: every kind of backing behind LUNs, many LUNs, several adapters, polled queues, and the limits of the
-VMM's cgroup. Argument: the guest's initramfs."""
+"""In the VM: every kind of backing behind LUNs, many LUNs, several adapters, polled queues, and cgroups.
+Argument: the guest's initramfs."""
 
 import hashlib
-import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-from backings import dm, linear, loop, null_blk, nvme_tcp, partitions, write
+import cgroups
+from backings import dm, linear, loop, null_blk, nvme_tcp, partitions
 from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 
 INITRD = sys.argv[1]
@@ -117,31 +115,6 @@ def administered():
             guest.report("admin")
 
 
-def in_a_cgroup():
-    """What the VMM's cgroup may do to a disk holds for what its guest does."""
-    with case("kinds:cgroup-io-limit"):
-        root, group = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/guest")
-        if not (root / "cgroup.controllers").exists():
-            sh("mount", "-t", "cgroup2", "none", root)
-        write(root / "cgroup.subtree_control", "+io")
-        group.mkdir()
-        path = null_blk("throttled", 32)
-        number = os.stat(path).st_rdev
-        rate = 200
-        write(group / "io.max", f"{os.major(number)}:{os.minor(number)} riops={rate}")
-        write(group / "cgroup.procs", os.getpid())
-        with Shell([f"path={path}"], INITRD) as guest:
-            guest.ready()
-            write(root / "cgroup.procs", os.getpid())
-            disk = guest.do("disk 1").strip()
-            begun, before = time.monotonic(), counters()[0]["requests"]
-            fio = f"fio --name=c --filename=/dev/{disk} --rw=randread --bs=4k --size=8m --iodepth=16 --direct=1"
-            guest.do(f"{fio} --ioengine=libaio --time_based --runtime=5 --output=/tmp/c")
-            done, elapsed = counters()[0]["requests"] - before, time.monotonic() - begun
-        check(done <= rate * (elapsed + 1), f"{done} reads in {elapsed:.1f} s where its cgroup allows {rate} a second")
-        check(done > rate, f"only {done} reads in {elapsed:.1f} s")
-
-
 def main():
     """One guest after another."""
     with case("kinds:module"):
@@ -151,7 +124,8 @@ def main():
     two_adapters()
     polled()
     administered()
-    in_a_cgroup()
+    cgroups.of_the_vmm(INITRD)
+    cgroups.weights(INITRD)
     with case("kinds:module-remove"):
         wait_for(lambda: module_users() == 0, 20, "the last guest's end")
         remove()

@@ -81,6 +81,19 @@ pub enum Command {
         #[command(flatten)]
         limits: Limits,
     },
+    /// Set an adapter's weight among the guest's adapters, or a LUN's among those of its adapter
+    ///
+    /// The VMM must have been given --cgroup.
+    SetWeight {
+        /// 1 to 10000; 100 is what everything has that was given none
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        weight: u32,
+        /// Of which LUN [default: of the adapter itself]
+        #[arg(long, value_name = "N")]
+        lun: Option<u32>,
+        #[command(flatten)]
+        adapter: Adapter,
+    },
     /// Set how long the host's workers may poll for requests before they sleep
     SetPoll {
         /// In nanoseconds, at most 1000000; 0 is never
@@ -120,6 +133,9 @@ pub struct Disk {
     /// Let others use the device, too
     #[arg(long)]
     shared: bool,
+    /// Weight among the adapter's LUNs, 1 to 10000 [default: 100]; the VMM must have been given --cgroup
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    weight: Option<u32>,
     #[command(flatten)]
     limits: Limits,
 }
@@ -161,6 +177,7 @@ impl From<Disk> for protocol::Disk {
             readonly: disk.readonly,
             shared: disk.shared,
             limits: disk.limits.into(),
+            weight: disk.weight,
         }
     }
 }
@@ -208,6 +225,15 @@ impl From<Command> for protocol::Request {
                 lun,
                 limits: limits.into(),
             }),
+            Command::SetWeight {
+                weight,
+                lun,
+                adapter,
+            } => Self::SetWeight(protocol::SetWeight {
+                hba: adapter.hba,
+                lun,
+                weight,
+            }),
             Command::SetPoll { window_ns, adapter } => Self::SetPoll(protocol::SetPoll {
                 hba: adapter.hba,
                 window_ns,
@@ -242,12 +268,26 @@ mod tests {
             said("set-poll 5000 --hba b"),
             r#"{"execute":"set-poll","arguments":{"hba":"b","window-ns":5000}}"#
         );
+        assert_eq!(
+            said("set-weight 500 --lun 2"),
+            r#"{"execute":"set-weight","arguments":{"lun":2,"weight":500}}"#
+        );
+        let added = said("add-lun /dev/x --weight 7");
+        assert!(added.contains(r#""weight":7"#), "{added}");
         let added = said("add-lun /dev/x --lun 9 --iops 100");
         assert!(
             added.contains(r#""lun":9,"disk":{"path":"/dev/x""#),
             "{added}"
         );
         assert!(added.contains(r#""iops":100,"iops-burst":0"#), "{added}");
+    }
+
+    #[test]
+    fn weights_are_those_of_the_kernel() {
+        for (weight, right) in [("1", true), ("10000", true), ("0", false), ("10001", false)] {
+            let args = ["avio-ctl", "--control", "s", "set-weight", weight];
+            assert_eq!(Args::try_parse_from(args).is_ok(), right, "{weight}");
+        }
     }
 
     #[test]

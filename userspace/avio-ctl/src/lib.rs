@@ -17,6 +17,9 @@ pub use report::{AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, S
 /// Longest line in bytes, either way to the VMM.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
+/// Weight of what was given none, as the kernel has it.
+pub const DEFAULT_WEIGHT: u32 = 100;
+
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "execute", content = "arguments", rename_all = "kebab-case")]
@@ -33,6 +36,8 @@ pub enum Request {
     RescanLun(Place),
     /// Limits a LUN's rate. Answers with null.
     SetLimits(SetLimits),
+    /// Sets the weight of an adapter or a LUN. Answers with null.
+    SetWeight(SetWeight),
     /// Sets how long the module's workers poll. Answers with null.
     SetPoll(SetPoll),
     /// Answers with a list of [`AdapterStats`].
@@ -86,6 +91,9 @@ pub struct Disk {
     /// Its rate.
     #[serde(default)]
     pub limits: Limits,
+    /// Its weight among the adapter's LUNs, 1 to 10000; [`DEFAULT_WEIGHT`] if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 }
 
 /// Limits of a LUN's rate; zero is none.
@@ -164,6 +172,20 @@ pub struct SetLimits {
     pub lun: u32,
     /// The limits; those left out are none.
     pub limits: Limits,
+}
+
+/// Arguments of `set-weight`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetWeight {
+    /// The adapter's ID; may be left out if there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hba: Option<String>,
+    /// The LUN's number; the adapter itself is weighed if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lun: Option<u32>,
+    /// The weight, 1 to 10000.
+    pub weight: u32,
 }
 
 /// Arguments of `set-poll`.

@@ -54,10 +54,11 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
 
 fn adapter_status(text: &mut String, adapter: &AdapterStatus) {
     let quiesced = if adapter.quiesced { ", quiesced" } else { "" };
+    let weight = weight(adapter.weight);
     line(
         text,
         format_args!(
-            "adapter {} at {}: {}{quiesced}, {} of {} queues, features {:#x}",
+            "adapter {} at {}: {}{quiesced}, {} of {} queues, features {:#x}{weight}",
             adapter.hba,
             adapter.address,
             adapter.state,
@@ -71,13 +72,18 @@ fn adapter_status(text: &mut String, adapter: &AdapterStatus) {
     }
 }
 
+fn weight(weight: Option<u32>) -> String {
+    weight.map_or(String::new(), |weight| format!(", weight {weight}"))
+}
+
 fn lun_status(text: &mut String, lun: &LunStatus) {
     let used = if lun.in_use { "in use" } else { "not in use" };
     let mib = lun.sectors / 2048;
+    let weight = weight(lun.weight);
     line(
         text,
         format_args!(
-            "  LUN {}: {}, {mib} MiB, {used}",
+            "  LUN {}: {}, {mib} MiB, {used}{weight}",
             lun.lun,
             lun.path.display()
         ),
@@ -177,15 +183,16 @@ mod tests {
     fn status_names_what_matters() {
         let value = json!({"version": "1", "adapters": [{
             "hba": "fast", "address": "00:01.0", "state": "running", "quiesced": true, "driver-version": 1,
-            "driver-features": 63, "driver-queues": 2, "max-queues": 4, "generation": 5, "luns": [{
+            "driver-features": 63, "driver-queues": 2, "max-queues": 4, "generation": 5, "weight": 300, "luns": [{
                 "lun": 3, "path": "/dev/sdb", "identity": "wwn naa.1", "serial": "S", "flags": ["present", "gated"],
                 "sectors": 4096, "logical-block": 512, "in-use": true, "shared": false,
-                "limits": {"iops": 7}}]}]});
+                "limits": {"iops": 7}, "weight": 40}]}]});
         let text = text(&Request::Status, value).unwrap();
         for word in [
             "fast",
             "running, quiesced",
-            "LUN 3: /dev/sdb, 2 MiB, in use",
+            "weight 300",
+            "LUN 3: /dev/sdb, 2 MiB, in use, weight 40",
             "gated",
             "wwn naa.1",
             "7 requests",

@@ -40,6 +40,9 @@ pub struct AdapterStatus {
     pub max_queues: u32,
     /// Changes of LUNs since the guest started.
     pub generation: u32,
+    /// Its weight among the adapters, if the VMM has cgroups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
     /// Its LUNs, by number.
     pub luns: Vec<LunStatus>,
 }
@@ -68,6 +71,9 @@ pub struct LunStatus {
     pub shared: bool,
     /// Its limits.
     pub limits: Limits,
+    /// Its weight among the adapter's LUNs, if the VMM has cgroups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 }
 
 /// Counters of an adapter.

@@ -9,8 +9,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use std::ops::RangeInclusive;
+
 pub use disk::{check as check_disk, check_limits, DiskSpec};
 pub use hba::HbaSpec;
+
+/// Weights that the kernel knows.
+pub const WEIGHTS: RangeInclusive<u32> = 1..=10_000;
 
 /// Boots a Linux guest on KVM, with its disks served by the avio_host kernel module.
 ///
@@ -43,10 +48,10 @@ pub struct Args {
     #[arg(long)]
     pub huge_pages: bool,
 
-    /// Add a storage adapter: id=NAME[,queues=N]; may be repeated
+    /// Add a storage adapter: id=NAME[,queues=N][,weight=N]; may be repeated
     ///
     /// Without any there is one, hba0, if there is a disk or a control socket. The adapters' PCI addresses follow their
-    /// order here.
+    /// order here. weight=N is the adapter's weight among the others, see --cgroup.
     #[arg(long = "hba", value_name = "SPEC")]
     pub hbas: Vec<HbaSpec>,
 
@@ -55,7 +60,8 @@ pub struct Args {
     /// hba=ID says to which adapter, if there are several; lun=N as which LUN, 0 to 255, else the lowest that is free;
     /// serial=TEXT shows another serial number than the device's own; readonly refuses writes; shared lets others use
     /// the device, too, which is else claimed for this guest alone; iops=N and bytes=N limit requests and bytes a
-    /// second, iops-burst=N and bytes-burst=N say what may pass at once after a pause.
+    /// second, iops-burst=N and bytes-burst=N say what may pass at once after a pause; weight=N is the LUN's
+    /// weight among those of its adapter, see --cgroup.
     #[arg(long = "disk", value_name = "SPEC")]
     pub disks: Vec<DiskSpec>,
 
@@ -81,6 +87,14 @@ pub struct Args {
     /// has said that the exchange is known.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+
+    /// Make a cgroup for each adapter and each LUN inside this one, so that they can have weights
+    ///
+    /// DIR/ADAPTER/lunN. DIR is a cgroup v2 with the io controller, delegated to this user, without processes: the VMM
+    /// itself must live in another one, for instance DIR/vmm. Weights are 1 to 10000, and 100 where none is given; they
+    /// count where the device has the kernel's io.cost controller enabled.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
 
     /// End when the guest resets itself, instead of starting it again
     #[arg(long)]

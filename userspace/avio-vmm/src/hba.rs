@@ -192,6 +192,7 @@ impl Hba {
             readonly | gated,
             lun.serial(),
             backing.facts.wwn,
+            lun.cgroup.as_deref(),
         )?;
         if lun.disk.limits != Limits::default() {
             if let Err(error) = self.stor.set_limits(number, &lun.disk.limits) {

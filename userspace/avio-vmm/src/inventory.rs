@@ -4,12 +4,14 @@
 //! the guest's resets.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avio_control::Disk;
 
 use crate::backing::{self, Backing, Number};
+use crate::cgroups::{self, Cgroups};
 use crate::plan;
 use crate::state::{self, State};
 
@@ -19,6 +21,12 @@ pub enum Error {
     /// A device.
     #[error(transparent)]
     Backing(#[from] backing::Error),
+    /// A cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] cgroups::Error),
+    /// A weight, and no cgroups.
+    #[error("a weight needs cgroups; start avio-vmm with --cgroup")]
+    NoCgroups,
     /// The state file.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -29,12 +37,17 @@ pub enum Error {
     SameDevice(PathBuf, u32, String),
 }
 
+/// Where a LUN is: index of the adapter, number.
+pub type Place = (usize, u32);
+
 /// A LUN.
 pub struct Lun {
     /// What was asked for.
     pub disk: Disk,
     /// The device.
     pub backing: Backing,
+    /// The directory of its cgroup, if the guest has cgroups.
+    pub cgroup: Option<Arc<File>>,
     /// The device is gone, and may come back.
     pub lost: bool,
 }
@@ -45,6 +58,8 @@ pub struct Adapter {
     pub id: String,
     /// Its queue pairs.
     pub queues: u32,
+    /// Its weight among the adapters.
+    pub weight: Option<u32>,
     /// How long the module's workers poll, if somebody has said.
     pub poll_ns: Option<u32>,
     /// Its LUNs.
@@ -55,6 +70,8 @@ pub struct Adapter {
 pub struct Inventory {
     /// In the order of their PCI addresses.
     pub adapters: Vec<Adapter>,
+    /// Those of the adapters and LUNs, if there are any.
+    pub cgroups: Option<Arc<Cgroups>>,
     /// Which backings the guest knows.
     pub state: State,
 }
@@ -84,22 +101,31 @@ impl Lun {
 }
 
 impl Inventory {
-    /// Opens and claims all disks of the plan.
-    pub fn open(plan: Vec<plan::Adapter>, state: State) -> Result<Self, Error> {
+    /// Opens and claims all disks of the plan, and makes what cgroups they need.
+    pub fn open(
+        plan: Vec<plan::Adapter>,
+        state: State,
+        cgroups: Option<Arc<Cgroups>>,
+    ) -> Result<Self, Error> {
         let mut inventory = Self {
             adapters: Vec::with_capacity(plan.len()),
+            cgroups,
             state,
         };
         for adapter in plan {
+            if let Some(cgroups) = &inventory.cgroups {
+                cgroups.make_adapter(&adapter.id, adapter.weight)?;
+            }
             inventory.adapters.push(Adapter {
                 id: adapter.id,
                 queues: adapter.queues,
+                weight: adapter.weight,
                 poll_ns: None,
                 luns: BTreeMap::new(),
             });
             let index = inventory.adapters.len() - 1;
             for (number, disk) in adapter.disks {
-                let lun = inventory.open_disk(disk)?;
+                let lun = inventory.open_disk((index, number), disk)?;
                 inventory.meet(index, number, &lun);
                 inventory.adapters[index].luns.insert(number, lun);
             }
@@ -108,17 +134,61 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// Opens a disk that is not attached yet.
-    pub fn open_disk(&self, disk: Disk) -> Result<Lun, Error> {
+    /// Opens a disk that is not attached yet, to be the LUN in this place.
+    pub fn open_disk(&self, place: Place, disk: Disk) -> Result<Lun, Error> {
         let number = backing::number(&disk.path)?;
         if let Some((adapter, lun)) = self.taken(number, disk.shared) {
             return Err(Error::SameDevice(disk.path, lun, adapter.id.clone()));
         }
+        let backing = Backing::open(&disk)?;
+        let cgroup = match &self.cgroups {
+            Some(cgroups) => {
+                let id = &self.adapters[place.0].id;
+                Some(cgroups.make_lun(id, place.1, disk.weight)?)
+            }
+            None if disk.weight.is_some() => return Err(Error::NoCgroups),
+            None => None,
+        };
         Ok(Lun {
-            backing: Backing::open(&disk)?,
+            backing,
+            cgroup,
             disk,
             lost: false,
         })
+    }
+
+    /// A LUN was not exchanged, or is no more: its cgroup is as the LUN is that is now there.
+    pub fn settle_cgroup(&self, place: Place) {
+        let Some(cgroups) = &self.cgroups else { return };
+        let adapter = &self.adapters[place.0];
+        match adapter.luns.get(&place.1) {
+            Some(lun) => {
+                let result = cgroups.weigh_lun(&adapter.id, place.1, lun.disk.weight);
+                if let Err(error) = result {
+                    tracing::warn!("{}", crate::error_chain(&error));
+                }
+            }
+            None => cgroups.remove_lun(&adapter.id, place.1),
+        }
+    }
+
+    /// Sets the weight of a LUN, or of an adapter.
+    pub fn weigh(&mut self, index: usize, lun: Option<u32>, weight: u32) -> Result<(), Error> {
+        let cgroups = self.cgroups.as_ref().ok_or(Error::NoCgroups)?;
+        let adapter = &mut self.adapters[index];
+        match lun {
+            None => {
+                cgroups.weigh_adapter(&adapter.id, Some(weight))?;
+                adapter.weight = Some(weight);
+            }
+            Some(number) => {
+                cgroups.weigh_lun(&adapter.id, number, Some(weight))?;
+                if let Some(lun) = adapter.luns.get_mut(&number) {
+                    lun.disk.weight = Some(weight);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where a device is attached already, if that excludes this use of it.
@@ -179,6 +249,7 @@ mod tests {
                 number: Number { major: 7, minor },
                 facts,
             },
+            cgroup: None,
             lost: false,
         }
     }
@@ -187,9 +258,10 @@ mod tests {
         let adapter = plan::Adapter {
             id: "a".into(),
             queues: 1,
+            weight: None,
             disks: BTreeMap::new(),
         };
-        Inventory::open(vec![adapter], State::volatile()).unwrap()
+        Inventory::open(vec![adapter], State::volatile(), None).unwrap()
     }
 
     #[test]
@@ -202,6 +274,12 @@ mod tests {
         assert!(!inventory.is_foreign(0, 4, &first));
         assert!(inventory.is_foreign(0, 4, &second));
         assert!(!inventory.is_foreign(0, 5, &second), "another place");
+    }
+
+    #[test]
+    fn a_weight_without_cgroups_is_refused() {
+        let error = inventory().weigh(0, None, 7).unwrap_err();
+        assert!(error.to_string().contains("--cgroup"));
     }
 
     #[test]

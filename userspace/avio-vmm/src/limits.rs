@@ -12,10 +12,10 @@ const OTHERS: u64 = 128;
 /// Raises the limits for these adapters.
 ///
 /// Guest memory is pinned and counts against RLIMIT_MEMLOCK; if that is not enough, the module says so.
-pub fn raise(plan: &[Adapter]) -> Result<(), String> {
+pub fn raise(plan: &[Adapter], cgroups: bool) -> Result<(), String> {
     raise_to_hard(Resource::RLIMIT_MEMLOCK);
     let allowed = raise_to_hard(Resource::RLIMIT_NOFILE);
-    check_files(needed_files(plan), allowed)
+    check_files(needed_files(plan, cgroups), allowed)
 }
 
 /// Raises a soft limit to the hard one; what holds then.
@@ -28,9 +28,11 @@ fn raise_to_hard(resource: Resource) -> u64 {
 }
 
 /// For each adapter the module's descriptor and the configuration interrupt, for each queue doorbell and interrupt, for
-/// each disk its device.
-fn needed_files(plan: &[Adapter]) -> u64 {
-    let of = |adapter: &Adapter| 2 + 2 * u64::from(adapter.queues) + adapter.disks.len() as u64;
+/// each disk its device, and its cgroup if it has one.
+fn needed_files(plan: &[Adapter], cgroups: bool) -> u64 {
+    let disk = if cgroups { 2 } else { 1 };
+    let of =
+        |adapter: &Adapter| 2 + 2 * u64::from(adapter.queues) + disk * adapter.disks.len() as u64;
     plan.iter().map(of).sum::<u64>() + OTHERS
 }
 
@@ -55,10 +57,13 @@ mod tests {
         let adapter = Adapter {
             id: "a".into(),
             queues: 4,
+            weight: None,
             disks,
         };
-        let needed = needed_files(&[adapter]);
+        let adapters = [adapter];
+        let needed = needed_files(&adapters, false);
         assert_eq!(needed, 338);
+        assert_eq!(needed_files(&adapters, true), 538);
         assert!(check_files(needed, 338).is_ok());
         assert!(check_files(needed, 337)
             .unwrap_err()

@@ -13,6 +13,7 @@ mod args;
 mod backend;
 mod backing;
 mod boot;
+mod cgroups;
 mod control;
 mod cpu;
 mod devices;
@@ -50,6 +51,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Args;
+use crate::cgroups::{Cgroups, Cleanup};
 use crate::control::Control;
 use crate::exit::Outcome;
 use crate::input::Input;
@@ -70,12 +72,18 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), String> {
     let plan = plan::plan(args).map_err(|e| e.to_string())?;
-    limits::raise(&plan)?;
+    limits::raise(&plan, args.cgroup.is_some())?;
     let state = match &args.state {
         Some(path) => State::open(path).map_err(|e| error_chain(&e))?,
         None => State::volatile(),
     };
-    let inventory = Inventory::open(plan, state).map_err(|e| error_chain(&e))?;
+    let cgroups = args.cgroup.as_deref().map(Cgroups::open).transpose();
+    let cgroups = cgroups.map_err(|e| error_chain(&e))?.map(Arc::new);
+    let _cleanup = cgroups.clone().map(|cgroups| Cleanup {
+        cgroups,
+        adapters: plan.iter().map(|adapter| adapter.id.clone()).collect(),
+    });
+    let inventory = Inventory::open(plan, state, cgroups).map_err(|e| error_chain(&e))?;
     let inventory = Shared::new(inventory);
     let control = Control::new(args.control.as_deref()).map_err(|e| error_chain(&e))?;
     let _name = args.control.clone().map(control::Name);

@@ -23,6 +23,8 @@ pub struct Adapter {
     pub id: String,
     /// Its queue pairs.
     pub queues: u32,
+    /// Its weight among the adapters.
+    pub weight: Option<u32>,
     /// Its disks by LUN.
     pub disks: BTreeMap<u32, Disk>,
 }
@@ -62,6 +64,11 @@ pub enum Error {
         /// The LUN.
         lun: u32,
     },
+    /// A weight without cgroups.
+    #[error(
+        "{0}: weight= needs --cgroup, the cgroup in which those of adapters and LUNs are made"
+    )]
+    NoCgroup(String),
     /// More disks than LUNs.
     #[error("too many disks for adapter {0}: it has {MAX_LUNS} LUNs; make another one with --hba")]
     TooManyDisks(String),
@@ -69,6 +76,7 @@ pub enum Error {
 
 /// The adapters in their order.
 pub fn plan(args: &Args) -> Result<Vec<Adapter>, Error> {
+    weights_have_cgroups(args)?;
     let mut adapters = adapters(args)?;
     let chosen: Vec<(usize, &DiskSpec)> = args
         .disks
@@ -98,12 +106,27 @@ pub fn lowest_free<T>(luns: &BTreeMap<u32, T>) -> Option<u32> {
     (0..MAX_LUNS).find(|lun| !luns.contains_key(lun))
 }
 
+fn weights_have_cgroups(args: &Args) -> Result<(), Error> {
+    if args.cgroup.is_some() {
+        return Ok(());
+    }
+    if let Some(hba) = args.hbas.iter().find(|hba| hba.weight.is_some()) {
+        return Err(Error::NoCgroup(format!("--hba id={}", hba.id)));
+    }
+    if let Some(spec) = args.disks.iter().find(|spec| spec.disk.weight.is_some()) {
+        let path = spec.disk.path.display();
+        return Err(Error::NoCgroup(format!("--disk path={path}")));
+    }
+    Ok(())
+}
+
 fn adapters(args: &Args) -> Result<Vec<Adapter>, Error> {
     let mut specs = args.hbas.clone();
     if specs.is_empty() && (!args.disks.is_empty() || args.control.is_some()) {
         specs.push(HbaSpec {
             id: ONLY.into(),
             queues: None,
+            weight: None,
         });
     }
     if specs.len() > MAX_ADAPTERS {
@@ -117,6 +140,7 @@ fn adapters(args: &Args) -> Result<Vec<Adapter>, Error> {
         adapters.push(Adapter {
             id: spec.id,
             queues: spec.queues.unwrap_or_else(|| args.queue_count()),
+            weight: spec.weight,
             disks: BTreeMap::new(),
         });
     }
@@ -191,6 +215,18 @@ mod tests {
         assert_eq!(paths(&adapters[0]), [(0, "b".to_string())]);
         assert_eq!(paths(&adapters[1]), [(0, "c".to_string()), (1, "a".into())]);
         assert_eq!((adapters[0].queues, adapters[1].queues), (2, 7));
+    }
+
+    #[test]
+    fn weights_need_a_cgroup() {
+        let adapters =
+            planned("--cgroup /x --hba id=a,weight=7 --disk path=d,weight=9 --disk path=e")
+                .unwrap();
+        let luns: Vec<_> = adapters[0].disks.values().map(|disk| disk.weight).collect();
+        assert_eq!((adapters[0].weight, luns), (Some(7), vec![Some(9), None]));
+        let refused = |line| planned(line).unwrap_err().to_string();
+        assert!(refused("--hba id=a,weight=7").contains("--hba id=a: weight= needs --cgroup"));
+        assert!(refused("--disk path=d,weight=9").contains("--disk path=d: weight= needs --cgroup"));
     }
 
     #[test]

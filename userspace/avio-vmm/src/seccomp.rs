@@ -93,9 +93,9 @@ const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_IRQFD: u32 = 0x4020_ae76;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 
-/// Besides, calls of the control thread: it opens devices, reads what sysfs tells of them, writes the state file, and
-/// serves sockets.
-const CONTROL: [i64; 24] = [
+/// Besides, calls of the control thread: it opens devices, reads what sysfs tells of them, writes the state file,
+/// makes, weighs and removes cgroups, and serves sockets.
+const CONTROL: [i64; 28] = [
     libc::SYS_accept4,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -106,6 +106,8 @@ const CONTROL: [i64; 24] = [
     libc::SYS_fstat,
     libc::SYS_fsync,
     libc::SYS_lseek,
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_readlink,
@@ -115,10 +117,12 @@ const CONTROL: [i64; 24] = [
     libc::SYS_rename,
     libc::SYS_renameat,
     libc::SYS_renameat2,
+    libc::SYS_rmdir,
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_statx,
     libc::SYS_unlink,
+    libc::SYS_unlinkat,
     libc::SYS_writev,
 ];
 

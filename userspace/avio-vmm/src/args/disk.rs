@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use avio_control::{Disk, Limits};
 
+use super::WEIGHTS;
+
 /// A disk of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpec {
@@ -25,8 +27,8 @@ pub enum Error {
     NoPath,
     /// A key that is not known.
     #[error(
-        "'{0}' is unknown; known are path=, hba=, lun=, serial=, readonly, shared, iops=, iops-burst=, bytes= and \
-         bytes-burst="
+        "'{0}' is unknown; known are path=, hba=, lun=, serial=, readonly, shared, iops=, iops-burst=, bytes=, \
+         bytes-burst= and weight="
     )]
     Unknown(String),
     /// A key that is there twice.
@@ -41,6 +43,9 @@ pub enum Error {
     /// A limit that is no number.
     #[error("{0}= takes a number, zero for no limit")]
     Limit(&'static str),
+    /// A weight that is out of range.
+    #[error("a weight is a number from {} to {}", WEIGHTS.start(), WEIGHTS.end())]
+    Weight,
     /// A burst of nothing.
     #[error("{0}-burst= is nothing without {0}=; give the rate, too")]
     Burst(&'static str),
@@ -80,6 +85,9 @@ impl DiskSpec {
             Some(("iops-burst", number)) => limits.iops_burst = limit("iops-burst", number)?,
             Some(("bytes", number)) => limits.bytes = limit("bytes", number)?,
             Some(("bytes-burst", number)) => limits.bytes_burst = limit("bytes-burst", number)?,
+            Some(("weight", number)) => {
+                self.disk.weight = Some(number.parse().map_err(|_| Error::Weight)?);
+            }
             None if part == "readonly" => self.disk.readonly = true,
             None if part == "shared" => self.disk.shared = true,
             _ => return Err(Error::Unknown(part.into())),
@@ -111,6 +119,9 @@ pub fn check(disk: &Disk) -> Result<(), Error> {
             return Err(Error::Serial);
         }
     }
+    if disk.weight.is_some_and(|weight| !WEIGHTS.contains(&weight)) {
+        return Err(Error::Weight);
+    }
     check_limits(&disk.limits)
 }
 
@@ -135,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_disk_with_everything() {
-        let text = "path=/dev/loop3,hba=b,lun=7,serial=AB 12,readonly,shared,iops=1,iops-burst=2,bytes=3,bytes-burst=4";
+        let text = "path=/dev/loop3,hba=b,lun=7,serial=AB 12,readonly,shared,iops=1,iops-burst=2,bytes=3,bytes-burst=4,weight=5";
         let limits = Limits {
             iops: 1,
             iops_burst: 2,
@@ -148,6 +159,7 @@ mod tests {
             readonly: true,
             shared: true,
             limits,
+            weight: Some(5),
         };
         let wanted = DiskSpec {
             disk,
@@ -173,6 +185,9 @@ mod tests {
             ),
             ("path=/dev/a,path=/dev/b", Error::Twice("path".into())),
             ("path=/dev/a,iops=1k", Error::Limit("iops")),
+            ("path=/dev/a,weight=0", Error::Weight),
+            ("path=/dev/a,weight=10001", Error::Weight),
+            ("path=/dev/a,weight=many", Error::Weight),
             ("path=/dev/a,bytes-burst=1", Error::Burst("bytes")),
         ];
         for (text, error) in cases {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use avio_abi::MAX_QUEUES;
 
+use super::WEIGHTS;
+
 /// An adapter of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HbaSpec {
@@ -13,6 +15,8 @@ pub struct HbaSpec {
     pub id: String,
     /// Queue pairs; `None` for as many as `--queues` says.
     pub queues: Option<u32>,
+    /// Its weight among the adapters.
+    pub weight: Option<u32>,
 }
 
 /// Why an adapter was not understood.
@@ -22,11 +26,14 @@ pub enum Error {
     #[error("id= takes 1 to 32 letters, digits, '-' and '_'")]
     Id,
     /// A key that is not known.
-    #[error("'{0}' is unknown; known are id= and queues=")]
+    #[error("'{0}' is unknown; known are id=, queues= and weight=")]
     Unknown(String),
     /// A number of queues that is out of range.
     #[error("queues= takes a number from 1 to {MAX_QUEUES}")]
     Queues,
+    /// A weight that is out of range.
+    #[error("weight= takes a number from {} to {}", WEIGHTS.start(), WEIGHTS.end())]
+    Weight,
 }
 
 impl FromStr for HbaSpec {
@@ -36,11 +43,13 @@ impl FromStr for HbaSpec {
         let mut spec = Self {
             id: String::new(),
             queues: None,
+            weight: None,
         };
         for part in text.split(',') {
             match part.split_once('=') {
                 Some(("id", id)) => spec.id = id.into(),
                 Some(("queues", number)) => spec.queues = Some(queues(number)?),
+                Some(("weight", number)) => spec.weight = Some(weight(number)?),
                 _ => return Err(Error::Unknown(part.into())),
             }
         }
@@ -59,6 +68,11 @@ fn queues(number: &str) -> Result<u32, Error> {
         .ok_or(Error::Queues)
 }
 
+fn weight(number: &str) -> Result<u32, Error> {
+    let parsed = number.parse().ok();
+    parsed.filter(|n| WEIGHTS.contains(n)).ok_or(Error::Weight)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,8 +81,11 @@ mod tests {
     fn adapters_are_understood_or_refused_with_a_reason() {
         let spec = |text: &str| text.parse::<HbaSpec>();
         let id = "fast".to_string();
-        let queues = Some(4);
-        assert_eq!(spec("id=fast,queues=4"), Ok(HbaSpec { id, queues }));
+        let (queues, weight) = (Some(4), Some(10_000));
+        let wanted = HbaSpec { id, queues, weight };
+        assert_eq!(spec("id=fast,queues=4,weight=10000"), Ok(wanted));
+        assert_eq!(spec("id=a,weight=0"), Err(Error::Weight));
+        assert_eq!(spec("id=a,weight=10001"), Err(Error::Weight));
         assert_eq!(spec("queues=4"), Err(Error::Id));
         assert_eq!(spec("id=a b"), Err(Error::Id));
         assert_eq!(spec("id=a,queues=0"), Err(Error::Queues));

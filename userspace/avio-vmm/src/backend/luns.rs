@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use avio_abi::ioctl::{self, remove_flags, AddLun, LunStatus, RemoveLun, SetLimits, UpdateLun};
+use avio_abi::ioctl::{
+    self, add_flags, remove_flags, AddLun, LunStatus, RemoveLun, SetLimits, UpdateLun,
+};
 use avio_abi::pci::task;
 use avio_abi::stor::LunInfo;
 use avio_control::Limits;
@@ -15,7 +17,8 @@ use super::{checked, Error, Stor};
 use crate::registers::Task;
 
 impl Stor {
-    /// Attaches an open block device with these of `lun_flags` and returns the LUN as the guest is to see it.
+    /// Attaches an open block device with these of `lun_flags`, in the cgroup of this directory if there is one, and
+    /// returns the LUN as the guest is to see it.
     pub fn add_lun(
         &self,
         lun: u32,
@@ -23,6 +26,7 @@ impl Stor {
         flags: u32,
         serial: &str,
         wwn: [u8; 16],
+        cgroup: Option<&File>,
     ) -> Result<LunInfo, Error> {
         let mut arg = AddLun {
             lun,
@@ -31,6 +35,10 @@ impl Stor {
             wwn,
             ..AddLun::default()
         };
+        if let Some(cgroup) = cgroup {
+            arg.flags |= add_flags::CGROUP;
+            arg.cgroup = cgroup.as_raw_fd();
+        }
         for (to, from) in arg.serial.iter_mut().zip(serial.bytes()) {
             *to = from;
         }

@@ -5,12 +5,13 @@
 use avio_abi::{ioctl, MAX_LUNS};
 use avio_control::{
     AddLun, Answer, Place, Quiesced, RemoveLun, ReplaceLun, Replaced, Request, SetLimits, SetPoll,
+    SetWeight,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{report, watch, Guest};
-use crate::args::{check_disk, check_limits};
+use crate::args::{check_disk, check_limits, WEIGHTS};
 use crate::exit::Outcome;
 use crate::inventory::Inventory;
 use crate::plan::lowest_free;
@@ -48,6 +49,7 @@ fn execute(guest: &Guest, request: Request) -> Outcomes {
         Request::ReplaceLun(arguments) => replace(guest, arguments),
         Request::RescanLun(place) => rescan(guest, &place),
         Request::SetLimits(arguments) => set_limits(guest, &arguments),
+        Request::SetWeight(arguments) => set_weight(guest, &arguments),
         Request::SetPoll(arguments) => set_poll(guest, &arguments),
         Request::Quiesce => quiesce(guest),
         Request::Resume => resume(guest),
@@ -90,11 +92,14 @@ fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
         Some(number) => number,
         None => lowest_free(luns).ok_or("all LUNs are taken")?,
     };
-    let lun = inventory.open_disk(arguments.disk).map_err(chain)?;
-    let foreign = inventory.is_foreign(index, number, &lun);
-    guest.hbas[index]
-        .attach(number, &lun, foreign)
+    let lun = inventory
+        .open_disk((index, number), arguments.disk)
         .map_err(chain)?;
+    let foreign = inventory.is_foreign(index, number, &lun);
+    if let Err(error) = guest.hbas[index].attach(number, &lun, foreign) {
+        inventory.settle_cgroup((index, number));
+        return Err(chain(error));
+    }
     inventory.meet(index, number, &lun);
     inventory.adapters[index].luns.insert(number, lun);
     remember(&inventory);
@@ -112,6 +117,7 @@ fn remove(guest: &Guest, arguments: &RemoveLun) -> Outcomes {
     let adapter = &mut inventory.adapters[index];
     adapter.luns.remove(&arguments.lun);
     let id = adapter.id.clone();
+    inventory.settle_cgroup((index, arguments.lun));
     inventory.state.forget(&id, arguments.lun);
     remember(&inventory);
     Ok(Value::Null)
@@ -122,12 +128,15 @@ fn replace(guest: &Guest, arguments: ReplaceLun) -> Outcomes {
     let mut inventory = guest.inventory.lock();
     let number = arguments.lun;
     let index = place(&inventory, arguments.hba.as_deref(), number)?;
-    let new = inventory.open_disk(arguments.disk).map_err(chain)?;
+    let new = inventory
+        .open_disk((index, number), arguments.disk)
+        .map_err(chain)?;
     let gated = inventory.is_foreign(index, number, &new);
     let old = inventory.adapters[index].luns.get(&number);
-    guest.hbas[index]
-        .replace(number, old, &new, gated, arguments.force)
-        .map_err(chain)?;
+    if let Err(error) = guest.hbas[index].replace(number, old, &new, gated, arguments.force) {
+        inventory.settle_cgroup((index, number));
+        return Err(chain(error));
+    }
     inventory.adapters[index].luns.insert(number, new);
     value(&Replaced { gated })
 }
@@ -149,6 +158,25 @@ fn set_limits(guest: &Guest, arguments: &SetLimits) -> Outcomes {
     if let Some(lun) = inventory.adapters[index].luns.get_mut(&arguments.lun) {
         lun.disk.limits = arguments.limits;
     }
+    Ok(Value::Null)
+}
+
+fn set_weight(guest: &Guest, arguments: &SetWeight) -> Outcomes {
+    let (hba, weight) = (arguments.hba.as_deref(), arguments.weight);
+    if !WEIGHTS.contains(&weight) {
+        let (least, most) = WEIGHTS.into_inner();
+        return Err(format!(
+            "weight {weight} is out of range; use {least} to {most}"
+        ));
+    }
+    let mut inventory = guest.inventory.lock();
+    let index = match arguments.lun {
+        None => adapter(&inventory, hba)?,
+        Some(lun) => place(&inventory, hba, lun)?,
+    };
+    inventory
+        .weigh(index, arguments.lun, weight)
+        .map_err(chain)?;
     Ok(Value::Null)
 }
 
@@ -231,10 +259,11 @@ mod tests {
         let adapter = |id: &str| plan::Adapter {
             id: id.into(),
             queues: 1,
+            weight: None,
             disks: BTreeMap::new(),
         };
         let plan = vec![adapter("a"), adapter("b")];
-        let inventory = Inventory::open(plan, State::volatile()).unwrap();
+        let inventory = Inventory::open(plan, State::volatile(), None).unwrap();
         let signal = || Signal::new().unwrap();
         let exit = Exit::new().unwrap();
         let serial = Arc::new(Mutex::new(Serial::new(signal(), signal())));
@@ -290,6 +319,18 @@ mod tests {
             (
                 r#"{"execute": "set-limits", "arguments": {"hba": "a", "lun": 3, "limits": {"iops-burst": 3}}}"#,
                 "rate",
+            ),
+            (
+                r#"{"execute": "set-weight", "arguments": {"hba": "a", "weight": 0}}"#,
+                "1 to 10000",
+            ),
+            (
+                r#"{"execute": "set-weight", "arguments": {"hba": "a", "weight": 7}}"#,
+                "--cgroup",
+            ),
+            (
+                r#"{"execute": "set-weight", "arguments": {"hba": "a", "lun": 3, "weight": 7}}"#,
+                "adapter a has no LUN 3",
             ),
             (
                 r#"{"execute": "set-poll", "arguments": {"hba": "a", "window-ns": 1000001}}"#,

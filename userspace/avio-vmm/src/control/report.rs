@@ -8,7 +8,9 @@ use avio_abi::ioctl;
 use avio_abi::pci::{reg, state};
 use avio_abi::ring::Broken;
 use avio_abi::stor::{lun_flags, Status as Ended};
-use avio_control::{AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, Status};
+use avio_control::{
+    AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, Status, DEFAULT_WEIGHT,
+};
 
 use super::Guest;
 use crate::hba::Hba;
@@ -31,12 +33,13 @@ pub fn status(guest: &Guest) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
         adapters: both
-            .map(|(adapter, hba)| adapter_status(adapter, hba))
+            .map(|(adapter, hba)| adapter_status(adapter, hba, inventory.cgroups.is_some()))
             .collect(),
     }
 }
 
-fn adapter_status(adapter: &Adapter, hba: &Hba) -> AdapterStatus {
+fn adapter_status(adapter: &Adapter, hba: &Hba, weighed: bool) -> AdapterStatus {
+    let weight = |given: Option<u32>| weighed.then(|| given.unwrap_or(DEFAULT_WEIGHT));
     let registers = hba.registers();
     let (driver_version, driver_features, driver_queues) = registers.driver();
     let lun = |(number, lun): (&u32, &Lun)| {
@@ -52,6 +55,7 @@ fn adapter_status(adapter: &Adapter, hba: &Hba) -> AdapterStatus {
             in_use: registers.in_use(*number),
             shared: lun.disk.shared,
             limits: lun.disk.limits,
+            weight: weight(lun.disk.weight),
         }
     };
     AdapterStatus {
@@ -64,6 +68,7 @@ fn adapter_status(adapter: &Adapter, hba: &Hba) -> AdapterStatus {
         driver_queues,
         max_queues: hba.max_queues,
         generation: registers.read(reg::GENERATION),
+        weight: weight(adapter.weight),
         luns: adapter.luns.iter().map(lun).collect(),
     }
 }

@@ -7,10 +7,7 @@ use super::Guest;
 use crate::backend::Error;
 use crate::backing::{Facts, Look};
 use crate::hba::Hba;
-use crate::inventory::{Inventory, Lun};
-
-/// Where a LUN is: index of the adapter, number.
-type Place = (usize, u32);
+use crate::inventory::{Inventory, Lun, Place};
 
 /// Looks at the backings of some LUNs, and tells the guest what is new.
 pub fn look(guest: &Guest, which: impl Fn(&Lun) -> bool) {
@@ -60,7 +57,7 @@ pub fn look_for_lost(guest: &Guest) {
             continue;
         };
         let disk = lun.disk.clone();
-        match inventory.open_disk(disk) {
+        match inventory.open_disk(place, disk) {
             Ok(found) if found.backing.facts.sectors != 0 => {
                 come_back(&guest.hbas[place.0], &mut inventory, place, found);
             }
