@@ -4,6 +4,7 @@ kernel; the checkout is at /avio, the kernel's build at /avio-kernel and that of
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -138,6 +139,14 @@ def counters():
     return sums, "".join(texts)
 
 
+def nearby(path):
+    """A copy of a file in memory: the checkout is slow to read, and each guest reads its initramfs."""
+    copy = Path("/tmp") / Path(path).name
+    if not copy.exists():
+        shutil.copy(path, copy)
+    return copy
+
+
 class Guest:
     """A KVM guest in our VMM. Its console is echoed with `guest| ` before each line, so that its kernel's log is
     searched too; its `GUEST-RESULT status name seconds detail` lines are kept."""
@@ -159,7 +168,7 @@ class Guest:
 
     def command(self, disks, initrd, cmdline, cpus, memory):
         """The VMM's command line."""
-        line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd]
+        line = [BIN / "avio-vmm", "--kernel", nearby(GUEST_IMAGE), "--initrd", nearby(initrd)]
         line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory, "--no-reboot"]
         for disk in disks:
             line += ["--disk", disk]

@@ -9,59 +9,11 @@ import time
 from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, remove_null_blk
-from common import Shell, case, check, equal, finish, insert, modprobe, remove, sh, wait_for
-from control import Control
+from common import case, check, equal, finish, insert, modprobe, remove, sh, wait_for
+from lifecycle import kexec
+from machine import Machine, host_sum, requests_of
 
 INITRD = sys.argv[1]
-SOCKET, STATE = Path("/tmp/avio.socket"), Path("/tmp/avio.state")
-
-
-class Machine(Shell):
-    """A guest with a control socket and a state file."""
-
-    def command(self, disks, initrd, cmdline, cpus, memory):
-        line = super().command(disks, initrd, cmdline, cpus, memory)
-        line.remove("--no-reboot")
-        return [*line, "--control", SOCKET, "--state", STATE]
-
-    def control(self):
-        """Its control socket."""
-        wait_for(SOCKET.exists, 20, f"{SOCKET}")
-        return Control(SOCKET)
-
-    def wait_disks(self, count):
-        """Wait until it has so many disks; their names."""
-        return self.do(f"wait_disks {count}; disks").split()
-
-    def disk_of(self, lun):
-        """Name of the disk of a LUN."""
-        return self.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
-
-    def pattern_on(self, disk):
-        """Have a pattern written to a disk at 1 MiB; its checksum."""
-        self.do(f"leave_pattern {disk}")
-        return self.do("sha256sum </tmp/pattern").split()[0]
-
-    def log_length(self):
-        """Where its kernel's log stands, for `logged`."""
-        return int(self.do("dmesg | wc -l"))
-
-    def logged(self, since, *words):
-        """Wait until its kernel has said all these words in one line since then."""
-        pattern = " | ".join(f"grep -F -- '{word}'" for word in words)
-        self.do(f"for t in $(seq 200); do dmesg | tail -n +{since + 1} | {pattern} && exit 0; sleep 0.1; done; exit 1")
-
-
-def host_sum(device, offset=1 << 20, length=1 << 20):
-    """Checksum of a piece of a device, as the host sees it."""
-    dd = f"dd if={device} bs=64k iflag=direct skip={offset >> 16} count={length >> 16} 2>/dev/null"
-    return sh("sh", "-c", f"{dd} | sha256sum").split()[0]
-
-
-def requests_of(device):
-    """Reads and writes that a device has carried out."""
-    words = Path(f"/sys/class/block/{Path(device).name}/stat").read_text(encoding="ascii").split()
-    return int(words[0]) + int(words[4])
 
 
 def hot_add(guest, control):
@@ -133,9 +85,8 @@ def gate(guest, control):
         guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
     with case("storage:S12-gate-survives-a-reboot"):
-        guest.process.stdin.write(b"0 reboot -f\n")
-        guest.process.stdin.flush()
-        wait_for(lambda: sum("GUEST-SHELL" in line for line in guest.lines) == 2, 90, "the guest's second start")
+        guest.last_word("reboot -f")
+        wait_for(lambda: guest.starts() == 2, 90, "the guest's second start")
         disk = guest.disk_of(11)
         guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
@@ -277,9 +228,9 @@ def main():
     for step in (hot_add, hot_remove, resize, gate, ranges, limits, stuck, lost_and_back, quiesced):
         step(guest, control)
     unbound(guest)
+    kexec(guest, control, INITRD)
     with case("storage:guest-ends"):
-        guest.process.stdin.write(b"0 poweroff -f\n")
-        guest.process.stdin.flush()
+        guest.last_word("poweroff -f")
         guest.wait(60)
         remove()
     finish()

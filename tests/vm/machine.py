@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: a guest with a control socket and a state file, and what the host sees of its disks."""
+
+from pathlib import Path
+
+from common import Shell, sh, wait_for
+from control import Control
+
+SOCKET, STATE = Path("/tmp/avio.socket"), Path("/tmp/avio.state")
+
+
+class Machine(Shell):
+    """A guest with a control socket and a state file."""
+
+    def command(self, disks, initrd, cmdline, cpus, memory):
+        line = super().command(disks, initrd, cmdline, cpus, memory)
+        line.remove("--no-reboot")
+        return [*line, "--control", SOCKET, "--state", STATE]
+
+    def control(self):
+        """Its control socket."""
+        wait_for(SOCKET.exists, 20, f"{SOCKET}")
+        return Control(SOCKET)
+
+    def starts(self):
+        """How often a kernel of it has come up."""
+        return sum("GUEST-SHELL" in line for line in self.lines)
+
+    def last_word(self, command):
+        """Have a command done that ends the kernel."""
+        self.process.stdin.write(f"0 {command}\n".encode())
+        self.process.stdin.flush()
+
+    def wait_disks(self, count):
+        """Wait until it has so many disks; their names."""
+        return self.do(f"wait_disks {count}; disks").split()
+
+    def disk_of(self, lun):
+        """Name of the disk of a LUN."""
+        return self.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
+
+    def pattern_on(self, disk):
+        """Have a pattern written to a disk at 1 MiB; its checksum."""
+        self.do(f"leave_pattern {disk}")
+        return self.do("sha256sum </tmp/pattern").split()[0]
+
+    def log_length(self):
+        """Where its kernel's log stands, for `logged`."""
+        return int(self.do("dmesg | wc -l"))
+
+    def logged(self, since, *words):
+        """Wait until its kernel has said all these words in one line since then."""
+        pattern = " | ".join(f"grep -F -- '{word}'" for word in words)
+        self.do(f"for t in $(seq 200); do dmesg | tail -n +{since + 1} | {pattern} && exit 0; sleep 0.1; done; exit 1")
+
+
+def host_sum(device, offset=1 << 20, length=1 << 20):
+    """Checksum of a piece of a device, as the host sees it."""
+    dd = f"dd if={device} bs=64k iflag=direct skip={offset >> 16} count={length >> 16} 2>/dev/null"
+    return sh("sh", "-c", f"{dd} | sha256sum").split()[0]
+
+
+def requests_of(device):
+    """Reads and writes that a device has carried out."""
+    words = Path(f"/sys/class/block/{Path(device).name}/stat").read_text(encoding="ascii").split()
+    return int(words[0]) + int(words[4])
