@@ -7,6 +7,7 @@ mod arguments;
 mod broken_queues;
 mod calls;
 mod cgroups;
+mod crowd;
 mod deaths;
 mod double_fetch;
 mod durability;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Test> {
         tasks::TESTS,
         limits::TESTS,
         floods::TESTS,
+        crowd::TESTS,
         calls::TESTS,
         cgroups::TESTS,
         arguments::TESTS,

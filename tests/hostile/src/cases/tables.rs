@@ -287,7 +287,7 @@ fn memlock_limit(env: &Env) -> Result<Outcome> {
 }
 
 /// Kilobytes that this process has pinned.
-fn pinned() -> Result<u64> {
+pub fn pinned() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmPin:"));
     let kilobytes = line.and_then(|rest| rest.split_whitespace().next());
