@@ -88,11 +88,10 @@ def check_named(tree):
 
 
 def namespace():
-    """The command that starts a namespace in which we may mount."""
-    line = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
-    if not IS_ROOT:
-        line[1:1] = ["--user", "--map-auto", "--map-root-user"]
-    return line
+    """The command that starts a namespace in which we may mount. All in it dies with us, even by SIGKILL."""
+    line = ["setpriv", "--pdeathsig", "KILL", "unshare"]
+    line += [] if IS_ROOT else ["--user", "--map-auto", "--map-root-user"]
+    return [*line, "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
 
 
 def command(line, root=None, cwd=CHECKOUT, binds=(), env=None):

@@ -8,6 +8,7 @@ test kernel), `storage` and `kinds` (LUNs that change, and what may be behind th
 import argparse
 import json
 import re
+import select
 import subprocess
 import sys
 import time
@@ -100,9 +101,24 @@ def harness(report, name, line, where, env):
         report.add("fail", f"{name}::(the test program)", seconds, f"exit code {code} after {seen} tests, see {log}")
 
 
+def killed(report):
+    """What a runner has started in the toolchain root, a VM for instance, ends with it even if that is killed."""
+    start = time.monotonic()
+    program = "import root; root.run(['sh', '-c', 'echo up; exec sleep 600'])"
+    line = [sys.executable, "-c", program]
+    with subprocess.Popen(line, cwd=CHECKOUT / "scripts", stdout=subprocess.PIPE) as runner:
+        began = runner.stdout.readline() == b"up\n"
+        runner.kill()
+        # The end of the pipe comes when nobody has it open any more.
+        ended = bool(select.select([runner.stdout], [], [], 30)[0])
+    status = "pass" if began and ended else "fail"
+    report.add(status, "runner:all-ends-with-it", time.monotonic() - start, "it did not begin" if not began else "it goes on")
+
+
 def user(report):
-    """cargo test for the workspace, and the Loom models."""
+    """cargo test for the workspace, and the Loom models; and that nothing outlives us."""
     root.ensure()
+    killed(report)
     cargo(report, "user-space tests", ["--workspace"], build.cargo_env())
     if (CHECKOUT / "rust/avio_core/tests/loom.rs").exists():
         env = build.cargo_env("cargo-target-loom", RUSTFLAGS="--cfg loom")
