@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 """In the VM: block devices to put behind LUNs, of the kinds that people have, made and taken down by name."""
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -56,6 +57,16 @@ def dm_reload(name, *table):
     )
     check(load.returncode == 0, f"dmsetup reload {name}: {load.stderr}")
     sh("dmsetup", "resume", name, "--noudevsync")
+
+
+@contextlib.contextmanager
+def standing_still(name):
+    """Has a device-mapper device keep all requests, until the end of the block."""
+    sh("dmsetup", "suspend", "--noflush", name)
+    try:
+        yield
+    finally:
+        sh("dmsetup", "resume", name)
 
 
 def linear(device, start=0, length=None):

@@ -9,6 +9,8 @@ import sys
 import cgroups
 from backings import dm, linear, loop, null_blk, nvme_tcp, partitions
 from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
+from lifecycle import stopping
+from machine import Machine
 
 INITRD = sys.argv[1]
 
@@ -79,17 +81,19 @@ def two_adapters():
     with case("kinds:two-adapters"):
         disks = ["path=/dev/ram0,hba=left,lun=3", "path=/dev/ram1,hba=right,lun=3"]
 
-        class Two(Shell):
+        class Two(Machine):
             def command(self, disks, initrd, cmdline, cpus, memory):
                 return [*super().command(disks, initrd, cmdline, cpus, memory), "--hba", "id=left", "--hba", "id=right"]
 
         places = []
-        for _ in range(2):
-            with Two(disks, INITRD) as guest:
+        for turn in range(2):
+            with Two(disks, INITRD, cpus=2) as guest:
                 guest.ready()
                 places.append(guest.do("for d in $(disks); do readlink -f /sys/block/$d/device; done"))
                 told = guest.do("ls -d /sys/bus/pci/drivers/avio_stor/0000:* | wc -l").strip()
                 equal(told, "2", "number of adapters")
+                if turn == 1:
+                    stopping(guest, guest.control())
         equal(places[0], places[1], "addresses after a restart")
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""In the VM: a guest whose adapter stops and goes on under load, by a kexec for instance. Steps of storage.py."""
+"""In the VM: a guest whose adapter stops and goes on under load, by a kexec for instance. Steps of storage.py and
+kinds.py."""
 
 import shutil
 
-from backings import loop
+from backings import dm, linear, loop, null_blk, standing_still
 from common import GUEST_IMAGE, case, equal, nearby, sh, wait_for
-from machine import host_sum
+from machine import host_sum, requests_of
 
 
 def boot_disk(initrd):
@@ -43,3 +44,42 @@ def kexec(guest, control, initrd):
         control("remove-lun", lun=16)
         guest.wait_disks(2)
         sh("losetup", "-d", device)
+
+
+def stopping(guest, control):
+    """A guest with adapters `left` and `right` resets one of them, a queue of which it has broken, while a backing hangs:
+    that adapter is STOPPING until the backing returns, and then goes on; the other does not notice."""
+    with case("kinds:stopping-while-a-backing-hangs"):
+        device, beside = dm("hanging", linear(null_blk("beneath", 16))), null_blk("beside", 16)
+        control("add-lun", hba="left", lun=0, disk={"path": device})
+        control("add-lun", hba="right", lun=0, disk={"path": beside})
+        guest.do("wait_disks 4")
+        address = {adapter["hba"]: f"0000:{adapter['address']}" for adapter in control("status")["adapters"]}
+
+        def disk_of(hba, lun):
+            found = f"[ $(cat $d/lun) = {lun} ] && readlink -f $d/device | grep -q '{address[hba]}$' && basename $d"
+            return guest.do(f"for d in /sys/block/avio*; do {found}; done; :").strip()
+
+        def states():
+            return {adapter["hba"]: adapter["state"] for adapter in control("status")["adapters"]}
+
+        def in_flight():
+            return [queue["in-flight"] for queue in control("stats")[0]["queues"]]
+
+        hanging, neighbour = disk_of("left", 0), disk_of("left", 3)
+        guest.do(f"beside {disk_of('right', 0)}")
+        write = "(taskset {} dd if=/dev/urandom of=/dev/{} bs=4k count=8 oflag=direct; echo $? >/tmp/{}) </dev/null >/dev/null 2>&1 &"
+        with standing_still("hanging"):
+            guest.do(write.format(1, hanging, "hung"))
+            wait_for(lambda: any(in_flight()), 20, "a request on the backing that hangs")
+            # A queue that has a request in flight is not reported as broken.
+            guest.do(f"find_queue {address['left']} {in_flight().index(0)}; scribble")
+            wait_for(lambda: states()["left"] == "stopping", 20, "the adapter to be stopping")
+            guest.do(write.format(3, neighbour, "waited"))
+            since = requests_of(beside)
+            wait_for(lambda: requests_of(beside) > since + 100, 20, "I/O on the other adapter")
+            equal(states(), {"left": "stopping", "right": "running"}, "the adapters' states")
+            control.refuses("remove-lun", "stopping", hba="left", lun=3, force=True)
+        guest.do("until [ -s /tmp/hung ] && [ -s /tmp/waited ]; do sleep 0.1; done; cat /tmp/hung /tmp/waited | grep -qvx 0 && exit 1; :")
+        equal(states(), {"left": "running", "right": "running"}, "the adapters' states")
+        guest.do(f"verified {hanging} 16 4m; verified {neighbour} 16 512k; end_beside")

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from backings import dm, linear, loop, null_blk, remove_null_blk
+from backings import dm, linear, loop, null_blk, remove_null_blk, standing_still
 from common import case, check, equal, finish, insert, modprobe, remove, sh, wait_for
 from lifecycle import kexec
 from machine import Machine, host_sum, requests_of
@@ -151,11 +151,10 @@ def stuck(guest, control):
         control("add-lun", disk={"path": path}, lun=14)
         guest.wait_disks(3)
         disk = guest.disk_of(14)
-        sh("dmsetup", "suspend", "--noflush", "stuck")
-        guest.do(f"(dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct; echo $? >/tmp/stuck) </dev/null >/dev/null 2>&1 &")
-        guest.do(f"beside {guest.disk_of(0)}; sleep 2; end_beside")
-        control.refuses("remove-lun", "guest uses", "in flight", lun=14)
-        sh("dmsetup", "resume", "stuck")
+        with standing_still("stuck"):
+            guest.do(f"(dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct; echo $? >/tmp/stuck) </dev/null >/dev/null 2>&1 &")
+            guest.do(f"beside {guest.disk_of(0)}; sleep 2; end_beside")
+            control.refuses("remove-lun", "guest uses", "in flight", lun=14)
         guest.do("until [ -s /tmp/stuck ]; do sleep 0.1; done; grep -qx 0 /tmp/stuck")
         control("remove-lun", lun=14)
         guest.wait_disks(2)

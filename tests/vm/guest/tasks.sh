@@ -182,18 +182,25 @@ resets_under_load() {
     wait $load
 }
 
+# Finds a queue of the adapter at a PCI address, for `scribble` to write a tail into its control block that cannot be.
+find_queue() {
+    bar=$(cut -d' ' -f1 "/sys/bus/pci/devices/$1/resource" | head -n 1)
+    block=$((bar + 0x800 + $2 * 0x20))
+    control=$(($(devmem $((block + 0x10)) 32) + ($(devmem $((block + 0x14)) 32) << 32)))
+    doorbell=$((bar + 0x1000 + $2 * 4))
+}
+scribble() { devmem $control 32 0x40000000; devmem $doorbell 32 0; }
+
 # A queue whose ring is scribbled on, and which the device then stops, is mended by a reset of the adapter; I/O that is
 # under way comes through.
 mended() {
-    bar=$(cut -d' ' -f1 "/sys/bus/pci/devices/$(told get_info 'Hardware Path')/resource" | head -n 1)
     before=$(told get_info Resets)
-    control=$(($(devmem $((bar + 0x810)) 32) + ($(devmem $((bar + 0x814)) 32) << 32)))
+    find_queue "$(told get_info 'Hardware Path')" 0
     verified $1 16 4m & load=$!
     # The driver soon writes the right tail again: try until the device has seen the wrong one.
     tries=0
     while [ "$(told get_info Resets)" = "$before" ] && [ $tries -lt 200 ]; do
-        devmem $control 32 0x40000000
-        devmem $((bar + 0x1000)) 32 0
+        scribble
         tries=$((tries + 1))
     done
     wait $load
