@@ -103,6 +103,8 @@ pub enum Command {
     },
     /// Take no more requests, and wait until none is in flight
     Quiesce,
+    /// Print, as JSON, how adapters and queues stand after quiesce
+    Save,
     /// Go on after quiesce
     Resume,
     /// Press the guest's power button
@@ -239,6 +241,7 @@ impl From<Command> for protocol::Request {
                 window_ns,
             }),
             Command::Quiesce => Self::Quiesce,
+            Command::Save => Self::Save,
             Command::Resume => Self::Resume,
             Command::PowerButton => Self::PowerButton,
             Command::Quit => Self::Quit,

@@ -12,7 +12,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use report::{AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, Status};
+pub use report::{
+    AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, Saved, SavedAdapter, SavedQueue,
+    Status,
+};
 
 /// Longest line in bytes, either way to the VMM.
 pub const MAX_REQUEST: usize = 64 * 1024;
@@ -44,6 +47,8 @@ pub enum Request {
     Stats,
     /// Takes no more requests and lets those in flight end. Answers with [`Quiesced`]; ask again until it is complete.
     Quiesce,
+    /// Answers with [`Saved`]; refused unless a quiesce is complete.
+    Save,
     /// Goes on after a quiesce. Answers with null.
     Resume,
     /// Presses the guest's power button. Answers with null.

@@ -42,6 +42,7 @@ pub fn text(request: &Request, value: Value) -> Result<String, serde_json::Error
                 line(&mut text, format_args!("{told}"));
             }
         }
+        Request::Save => line(&mut text, format_args!("{value:#}")),
         _ => {}
     }
     Ok(text)
@@ -213,5 +214,12 @@ mod tests {
     #[test]
     fn what_has_no_answer_prints_nothing() {
         assert_eq!(text(&Request::Quit, Value::Null).unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_saved_is_printed_as_it_is() {
+        let value = json!({"version": "1", "adapters": []});
+        let text = text(&Request::Save, value.clone()).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

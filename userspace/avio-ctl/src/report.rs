@@ -76,6 +76,48 @@ pub struct LunStatus {
     pub weight: Option<u32>,
 }
 
+/// Answer to `save`: how each adapter stands while it is quiesced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The VMM's version.
+    pub version: String,
+    /// The adapters, by PCI address.
+    pub adapters: Vec<SavedAdapter>,
+}
+
+/// A quiesced adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedAdapter {
+    /// State of the adapter and its LUNs.
+    #[serde(flatten)]
+    pub status: AdapterStatus,
+    /// The queues that the guest's driver uses.
+    pub queues: Vec<SavedQueue>,
+}
+
+/// A queue of a quiesced adapter. Nothing of it is in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SavedQueue {
+    /// Its number.
+    pub queue: u32,
+    /// Entries in each ring.
+    pub size: u32,
+    /// Guest address of the submission ring.
+    pub submissions: u64,
+    /// Guest address of the completion ring.
+    pub completions: u64,
+    /// Guest address of the control block.
+    pub control: u64,
+    /// Position of the next submission entry.
+    pub submission: u32,
+    /// Position of the next completion entry.
+    pub completion: u32,
+    /// Why it is broken, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
 /// Counters of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdapterStats {

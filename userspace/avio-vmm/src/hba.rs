@@ -173,7 +173,7 @@ impl Hba {
         Ok(())
     }
 
-    /// Whether it is quiesced; a reset by the guest ends that.
+    /// Whether it is quiesced; a reset or start by the guest ends that.
     pub fn is_quiesced(&self) -> bool {
         self.quiesced.load(Ordering::Relaxed)
     }

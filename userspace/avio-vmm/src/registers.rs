@@ -166,6 +166,13 @@ impl<B: Backend> Registers<B> {
         self.setup.driver()
     }
 
+    /// The queues that the driver uses; none unless the adapter runs.
+    pub fn queues(&self) -> Vec<Queue> {
+        let running = self.state == state::RUNNING;
+        let checked = running.then(|| self.setup.checked(&self.offer));
+        checked.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// The stop that was [`Stop::Pending`] is complete.
     pub fn stopped(&mut self) {
         if self.state == state::STOPPING {

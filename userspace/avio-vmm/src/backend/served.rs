@@ -34,7 +34,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Serves the adapter. `quiesced` is cleared when the guest resets it.
+    /// Serves the adapter. `quiesced` is cleared when the guest resets or starts it.
     pub fn new(stor: Arc<Stor>, events: Events, resets: Resets, quiesced: Arc<AtomicBool>) -> Self {
         Self {
             stor,
@@ -69,6 +69,7 @@ impl Backend for Served {
     fn start(&mut self, version: u32, features: u64, queues: &[Queue]) -> Result<(), Refusal> {
         let count = queues.len();
         tracing::debug!(version, features, count, "the guest starts its adapter");
+        self.quiesced.store(false, Ordering::Relaxed);
         self.try_start(version, features, queues).map_err(|error| {
             self.warn("the guest's adapter does not start", &error);
             match error {

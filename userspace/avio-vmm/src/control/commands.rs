@@ -52,6 +52,7 @@ fn execute(guest: &Guest, request: Request) -> Outcomes {
         Request::SetWeight(arguments) => set_weight(guest, &arguments),
         Request::SetPoll(arguments) => set_poll(guest, &arguments),
         Request::Quiesce => quiesce(guest),
+        Request::Save => value(&report::save(guest)?),
         Request::Resume => resume(guest),
         Request::PowerButton => {
             guest.devices.press_power_button();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! What `status` and `stats` tell.
+//! What `status`, `stats` and `save` tell.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use avio_abi::pci::{reg, state};
 use avio_abi::ring::Broken;
 use avio_abi::stor::{lun_flags, Status as Ended};
 use avio_control::{
-    AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, Status, DEFAULT_WEIGHT,
+    AdapterStats, AdapterStatus, LunStats, LunStatus, QueueStats, Saved, SavedAdapter, SavedQueue,
+    Status, DEFAULT_WEIGHT,
 };
 
 use super::Guest;
@@ -109,6 +110,60 @@ pub fn stats(guest: &Guest) -> Result<Vec<AdapterStats>, String> {
     let both = inventory.adapters.iter().zip(&guest.hbas);
     let all: Result<_, crate::backend::Error> = both.map(of).collect();
     all.map_err(|error| crate::error_chain(&error))
+}
+
+/// How everything stands that is quiesced.
+pub fn save(guest: &Guest) -> Result<Saved, String> {
+    let inventory = guest.inventory.lock();
+    let both = inventory.adapters.iter().zip(&guest.hbas);
+    let weighed = inventory.cgroups.is_some();
+    let adapters: Result<_, String> = both
+        .map(|(adapter, hba)| save_adapter(adapter, hba, weighed))
+        .collect();
+    Ok(Saved {
+        version: env!("CARGO_PKG_VERSION").into(),
+        adapters: adapters?,
+    })
+}
+
+fn save_adapter(adapter: &Adapter, hba: &Hba, weighed: bool) -> Result<SavedAdapter, String> {
+    let status = adapter_status(adapter, hba, weighed);
+    if !status.quiesced {
+        return Err(format!(
+            "adapter {} is not quiesced; say quiesce first",
+            adapter.id
+        ));
+    }
+    if status.state == state_name(state::STOPPING) {
+        return Err(format!(
+            "adapter {} is stopping, and a backing has requests still; try again when it is stopped",
+            adapter.id
+        ));
+    }
+    let queues = hba.registers().queues();
+    let queues = (0..).zip(&queues).map(|(index, queue)| {
+        let status = hba.stor.queue(index);
+        let status = status.map_err(|error| crate::error_chain(&error))?;
+        let stats = queue_stats(&status);
+        if stats.in_flight != 0 {
+            return Err(format!(
+                "queue {index} of adapter {} has {} requests in flight; say quiesce again until it is complete",
+                adapter.id, stats.in_flight
+            ));
+        }
+        Ok(SavedQueue {
+            queue: index,
+            size: queue.size,
+            submissions: queue.submissions,
+            completions: queue.completions,
+            control: queue.control,
+            submission: stats.submission,
+            completion: stats.completion,
+            broken: stats.broken,
+        })
+    });
+    let queues = queues.collect::<Result<_, String>>()?;
+    Ok(SavedAdapter { status, queues })
 }
 
 fn lun_stats(status: &ioctl::LunStatus) -> LunStats {
