@@ -13,6 +13,7 @@ from host import BUILD, CHECKOUT
 
 PROGRAMS = ["/usr/sbin/mkfs.ext4", "/usr/sbin/e2fsck", "/usr/sbin/sfdisk"]
 OWN = [build.BIN / "gvsdmgr"]
+RULES = CHECKOUT / "guest" / "60-avio.rules"
 GUEST = CHECKOUT / "tests" / "vm" / "guest"
 
 
@@ -87,6 +88,7 @@ def make(name, flavour, programs=()):
             cpio.add(path.lstrip("/"), inside.read_bytes(), 0o755)
         for applet in root.output(["busybox", "--list"]).split():
             cpio.link(f"bin/{applet}", "busybox")
+        cpio.add("usr/lib/udev/rules.d/60-avio.rules", RULES.read_bytes())
         cpio.add("avio_stor.ko", build.module("avio_stor", flavour).read_bytes())
         for script in sorted(GUEST.iterdir()):
             cpio.add(script.name, script.read_bytes(), 0o755)

@@ -164,7 +164,7 @@ def guest_initrd(flavour):
     """Build what a guest on the whole stack needs; its initramfs as the VM sees it."""
     build.modules(flavour)
     build.userspace()
-    return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio", "/usr/sbin/blkdiscard", "/usr/sbin/kexec"]).relative_to(CHECKOUT))
+    return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio", "/usr/sbin/blkdiscard", "/usr/sbin/kexec", "/usr/bin/udevadm"]).relative_to(CHECKOUT))
 
 
 def module(flavour):

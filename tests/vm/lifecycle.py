@@ -2,11 +2,13 @@
 """In the VM: a guest whose adapter stops and goes on under load, by a kexec for instance. Steps of storage.py and
 kinds.py."""
 
+import json
 import shutil
+import time
 
 from backings import dm, linear, loop, null_blk, standing_still
-from common import GUEST_IMAGE, case, equal, nearby, sh, wait_for
-from machine import host_sum, requests_of
+from common import BIN, GUEST_IMAGE, case, check, equal, nearby, sh, wait_for
+from machine import SOCKET, host_sum, requests_of
 
 
 def boot_disk(initrd):
@@ -18,6 +20,66 @@ def boot_disk(initrd):
     shutil.copy(nearby(initrd), "/mnt/initrd")
     sh("umount", "/mnt")
     return device
+
+
+def quiesced(guest, control):
+    """Quiesced, an adapter does nothing while its guest runs on; its state can be saved; resumed, it goes on where it was."""
+
+    def ctl(*words):
+        return sh(BIN / "avio-ctl", "--control", SOCKET, *words)
+
+    with case("storage:quiesce-save-and-resume-under-load"):
+        control.refuses("save", "quiesce first")
+        guest.do(f"beside {guest.disk_of(1)}; sleep 1")
+        ctl("quiesce")
+        before, saved = requests_of("/dev/second"), json.loads(ctl("save"))
+        time.sleep(1)
+        equal(guest.do("echo awake").strip(), "awake", "the word of the guest")
+        equal(requests_of("/dev/second"), before, "I/Os on the backing of a quiesced adapter")
+        adapter = saved["adapters"][0]
+        equal(json.loads(ctl("save"))["adapters"][0]["queues"], adapter["queues"], "the queues a second later")
+        equal((adapter["state"], adapter["quiesced"]), ("running", True), "the adapter's state")
+        equal([(lun["lun"], lun["path"]) for lun in adapter["luns"]], [(0, "/dev/first"), (1, "/dev/second")], "the LUNs")
+        equal(len(adapter["queues"]), 2, "number of queues")
+        positions = [(queue["submission"], queue["completion"]) for queue in adapter["queues"]]
+        check(any(taken for taken, _ in positions), f"no queue has moved: {positions}")
+        equal([taken for taken, _ in positions], [posted for _, posted in positions], "requests taken, and those answered")
+        equal([queue["in-flight"] for queue in control("stats")[0]["queues"]], [0, 0], "requests in flight")
+        ctl("resume")
+        wait_for(lambda: requests_of("/dev/second") > before, 20, "I/O after resume")
+        guest.do("end_beside")
+
+
+def udev_rules(guest, control):
+    """A real udev names disks and partitions by our rules, also when they come and go."""
+    with case("storage:udev-rules"):
+        first, second = guest.disk_of(0), guest.disk_of(1)
+        path = "/dev/disk/by-path/pci-0000:00:01.0-avio-lun-"
+
+        def named(link, wanted):
+            equal(guest.do(f"udevadm settle --timeout=30; readlink -f {link}; :").strip(), wanted, link)
+
+        guest.do("ln -s /usr/bin/udevadm /tmp/systemd-udevd; (/tmp/systemd-udevd </dev/null >/tmp/udev.log 2>&1 &); until [ -S /run/udev/control ]; do sleep 0.1; done")
+        guest.do("udevadm trigger --subsystem-match=block --action=add")
+        named("/dev/disk/by-id/avio-FIRST", f"/dev/{first}")
+        named(f"{path}0", f"/dev/{first}")
+        named(f"{path}1", f"/dev/{second}")
+        guest.do(f"printf 'label: gpt\\n,4M\\n' | sfdisk -q /dev/{first}")
+        part = guest.do(f"ls -d /sys/block/{first}/{first}* | sed 's,.*/,/dev/,'").strip()
+        named("/dev/disk/by-id/avio-FIRST-part1", part)
+        named(f"{path}0-part1", part)
+        disk = sh("sh", "-c", "ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*:*/block").strip()
+        control("add-lun", lun=17, disk={"path": f"/dev/{disk}", "serial": "a b/c"})
+        guest.wait_disks(3)
+        added = guest.disk_of(17)
+        wwn = f"/dev/disk/by-id/wwn-{guest.do(f'attribute {added} wwid').strip()}"
+        for link in (wwn, f"{path}17", "/dev/disk/by-id/avio-a_b_c"):
+            named(link, f"/dev/{added}")
+        control("remove-lun", lun=17)
+        guest.wait_disks(2)
+        left = guest.do(f"until [ ! -e /sys/block/{added} ]; do sleep 0.1; done; udevadm settle --timeout=30; ls -d {wwn} {path}17 2>/dev/null; :")
+        equal(left.strip(), "", "links to a disk that has gone")
+        guest.do("udevadm control --exit")
 
 
 def kexec(guest, control, initrd):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, remove_null_blk, standing_still
 from common import case, check, equal, finish, insert, modprobe, remove, sh, wait_for
-from lifecycle import kexec
+from lifecycle import kexec, quiesced, udev_rules
 from machine import Machine, host_sum, requests_of
 
 INITRD = sys.argv[1]
@@ -203,19 +203,6 @@ def unbound(guest):
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
 
 
-def quiesced(guest, control):
-    """Quiesced, an adapter does nothing; resumed, it goes on where it was."""
-    with case("storage:quiesce-and-resume-under-load"):
-        guest.do(f"beside {guest.disk_of(1)}; sleep 1")
-        control("quiesce")
-        before = requests_of("/dev/second")
-        time.sleep(1)
-        equal(requests_of("/dev/second"), before, "I/Os on the backing of a quiesced adapter")
-        control("resume")
-        wait_for(lambda: requests_of("/dev/second") > before, 20, "I/O after resume")
-        guest.do("end_beside")
-
-
 def main():
     """One guest, told what to do."""
     with case("storage:guest"):
@@ -227,6 +214,7 @@ def main():
     for step in (hot_add, hot_remove, resize, gate, ranges, limits, stuck, lost_and_back, quiesced):
         step(guest, control)
     unbound(guest)
+    udev_rules(guest, control)
     kexec(guest, control, INITRD)
     with case("storage:guest-ends"):
         guest.last_word("poweroff -f")
