@@ -47,11 +47,12 @@ pub(crate) enum Event {
     Timeout,
     Abort,
     Reset,
+    Merge,
 }
 
 /// Counters of one LUN in one queue.
 struct LunCounters {
-    events: [Counter; 10],
+    events: [Counter; 11],
     status: [Counter; 16],
 }
 
@@ -149,6 +150,7 @@ impl Counters {
                 &mut sum.timeouts,
                 &mut sum.aborts,
                 &mut sum.resets,
+                &mut sum.merges,
             ];
             counters
                 .all()

@@ -281,6 +281,10 @@ impl Queue {
         let (lun, command) = (request.disk(), request.command());
         self.counters
             .answered(lun, command, completion.bytes, completion.status);
+        let merges = request.merges();
+        if merges != 0 {
+            self.counters.lun(lun, Event::Merge, merges);
+        }
         let whole = match command {
             Command::Read | Command::Write { .. } => completion.bytes >= request.bytes(),
             _ => true,

@@ -127,8 +127,8 @@ wire_struct! {
         pub interrupts: u64,
         /// Completions taken.
         pub completions: u64,
-        /// Zero.
-        pub reserved1: u64,
+        /// Pieces of work that the block layer has merged into READ and WRITE commands, beyond the first of each.
+        pub merges: u64,
     }
 }
 

@@ -165,6 +165,9 @@ administration() {
     dd if=/dev/$1 of=/dev/null bs=64k count=4 iflag=direct
     expect "$(told get_stat 'Bytes read' lun=/dev/$1)" 262144 "bytes read"
     gvsdmgr --json get_stat -D /dev/gvsd0 | grep -q '"interrupts": [1-9]'
+    fio --name=merged --filename=/dev/$1 --rw=read --bs=4k --size=64k --direct=1 --ioengine=libaio --iodepth=16 \
+        --iodepth_batch=16 --output=/tmp/fio.out
+    [ "$(told get_stat Merges lun=/dev/$1)" -gt 0 ] || { echo "neighbours read together were not merged"; return 1; }
     for words in 'get_info -D /dev/gvsd7' 'get_info -D /dev/null' 'get_info -D /dev/gvsd0 -q lun=/dev/null' \
         'get_info -D /dev/gvsd0 -q lun=255' "-f replace_dsk -D /dev/gvsd0 -q lun=/dev/$1" '-f replace_dsk -D /dev/gvsd0' \
         '-f task_mgmt -D /dev/gvsd0 -q tgt=all' '-f task_mgmt -D /dev/gvsd0 -q lun=0 -t abort -r 99:0'; do

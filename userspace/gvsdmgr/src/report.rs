@@ -211,6 +211,7 @@ pub struct StatReport {
     read_bytes: u64,
     writes: u64,
     write_bytes: u64,
+    merges: u64,
     flushes: u64,
     ranges: u64,
     errors: BTreeMap<String, u64>,
@@ -245,6 +246,7 @@ impl StatReport {
             read_bytes: stat.read_bytes,
             writes: stat.writes,
             write_bytes: stat.write_bytes,
+            merges: stat.merges,
             flushes: stat.flushes,
             ranges: stat.ranges,
             errors: errors
@@ -276,6 +278,7 @@ impl fmt::Display for StatReport {
         line(f, "Bytes read", self.read_bytes)?;
         line(f, "Writes", self.writes)?;
         line(f, "Bytes written", self.write_bytes)?;
+        line(f, "Merges", self.merges)?;
         line(f, "Flushes", self.flushes)?;
         line(f, "Discards and zeroes", self.ranges)?;
         line(f, "Errors", self.errors.values().sum::<u64>())?;

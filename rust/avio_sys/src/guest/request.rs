@@ -182,6 +182,21 @@ impl Request {
         unsafe { (*self.0.as_ptr()).nr_phys_segments }.into()
     }
 
+    /// How many bios the block layer has merged into it, beyond the first.
+    #[inline]
+    pub fn merges(&self) -> u64 {
+        let mut count: u64 = 0;
+        // SAFETY: By the type invariant the request is valid, and so are the bios that it consists of, which are chained.
+        unsafe {
+            let mut bio = (*self.0.as_ptr()).bio;
+            while !bio.is_null() && !(*bio).bi_next.is_null() {
+                bio = (*bio).bi_next;
+                count = count.saturating_add(1);
+            }
+        }
+        count
+    }
+
     /// Its data, as runs of physically contiguous memory.
     #[inline]
     pub fn runs(&self) -> Runs<'_> {
