@@ -84,7 +84,8 @@ def vng_line(line, cpus, memory, append, qemu, env):
     if kind == "tcg":
         vng.append("--disable-kvm")
         extra += ["-cpu", "EPYC,+svm,+npt"]
-    for option in append:
+    # Nothing that the VM sees of the root changes while it runs: it may keep what it has read.
+    for option in ["rootflags=version=9p2000.L,trans=virtio,access=any,cache=loose", *append]:
         vng += ["--append", option]
     if extra:
         vng.append("--qemu-opts=" + shlex.join(extra))

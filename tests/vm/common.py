@@ -4,7 +4,6 @@ kernel; the checkout is at /avio, the kernel's build at /avio-kernel and that of
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from pathlib import Path
 CHECKOUT = Path("/avio")
 KERNEL = Path("/avio-kernel")
 GUEST_IMAGE = Path("/avio-guest-kernel/arch/x86/boot/bzImage")
+# The same kernel uncompressed: to unpack it takes an emulated guest longer than all the rest of its boot.
+GUEST_KERNEL = Path("/avio-guest-kernel/vmlinux")
 FLAVOUR = os.environ.get("AVIO_FLAVOUR", "normal")
 BIN = CHECKOUT / "build" / "bin"
 HOST_MODULE = CHECKOUT / "build" / FLAVOUR / "rust/avio_host/avio_host.ko"
@@ -139,21 +140,14 @@ def counters():
     return sums, "".join(texts)
 
 
-def nearby(path):
-    """A copy of a file in memory: the checkout is slow to read, and each guest reads its initramfs."""
-    copy = Path("/tmp") / Path(path).name
-    if not copy.exists():
-        shutil.copy(path, copy)
-    return copy
-
-
 class Guest:
     """A KVM guest in our VMM. Its console is echoed with `guest| ` before each line, so that its kernel's log is
     searched too; its `GUEST-RESULT status name seconds detail` lines are kept."""
 
     STDIN = subprocess.DEVNULL
 
-    def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False):
+    def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False, kernel=GUEST_KERNEL):
+        self.kernel = kernel
         cmdline = f"console=ttyS0 panic=-1 loglevel=5 kunit.autorun=0 avio_task={task} {append}".strip()
         line = self.command(disks, initrd, cmdline, cpus, memory)
         line += ["--huge-pages"] if huge else []
@@ -168,7 +162,7 @@ class Guest:
 
     def command(self, disks, initrd, cmdline, cpus, memory):
         """The VMM's command line."""
-        line = [BIN / "avio-vmm", "--kernel", nearby(GUEST_IMAGE), "--initrd", nearby(initrd)]
+        line = [BIN / "avio-vmm", "--kernel", self.kernel, "--initrd", initrd]
         line += ["--cmdline", cmdline, "--cpus", cpus, "--memory", memory, "--no-reboot"]
         for disk in disks:
             line += ["--disk", disk]

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from common import Failure, Guest, HOST_MODULE, check, counters, insert, loop, remove, sh, wait_for
+from common import GUEST_IMAGE, Failure, Guest, HOST_MODULE, check, counters, insert, loop, remove, sh, wait_for
 
 
 def tell(text):
@@ -38,7 +38,7 @@ def main():
     device, file = loop(256, "disk.img", "--partscan")
     tell(f"A disk for the guest: {device}, over {file}, 256 MiB of zeros.")
     tell("avio-vmm starts a KVM guest with 2 processors and 512 MiB; its disk goes through the module.")
-    guest = Guest("demo", [f"path={device},serial=DEMO"], sys.argv[1], cpus=2, append="avio_disks=1 loglevel=4", quiet=True)
+    guest = Guest("demo", [f"path={device},serial=DEMO"], sys.argv[1], cpus=2, append="avio_disks=1 loglevel=4", quiet=True, kernel=GUEST_IMAGE)
     threading.Thread(target=echo, args=(guest,), daemon=True).start()
     wait_for(lambda: guest.said("GUEST-DONE") or guest.process.poll() is not None, 180, f"the guest; it said: {guest.tail()}")
     sums, text = counters()

@@ -7,7 +7,7 @@ import shutil
 import time
 
 from backings import dm, linear, loop, null_blk, standing_still
-from common import BIN, GUEST_IMAGE, case, check, equal, nearby, sh, wait_for
+from common import BIN, GUEST_IMAGE, case, check, equal, sh, wait_for
 from machine import SOCKET, host_sum, requests_of
 
 
@@ -16,8 +16,8 @@ def boot_disk(initrd):
     device, _ = loop(128, "boot")
     sh("mkfs.ext4", "-q", device)
     sh("mount", device, "/mnt")
-    shutil.copy(nearby(GUEST_IMAGE), "/mnt/kernel")
-    shutil.copy(nearby(initrd), "/mnt/initrd")
+    shutil.copy(GUEST_IMAGE, "/mnt/kernel")
+    shutil.copy(initrd, "/mnt/initrd")
     sh("umount", "/mnt")
     return device
 

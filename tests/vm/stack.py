@@ -126,7 +126,7 @@ def two_guests(first, second):
 def reset(device):
     """A guest's reset ends the VMM in good order."""
     with case("stack:guest-reset"):
-        guest = Guest("reset", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True)
+        guest = Guest("reset", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True, kernel=GUEST_IMAGE)
         guest.wait(90)
         check(guest.said("GUEST-RESETS"), f"the guest never came to its reset: {guest.tail()}")
 
