@@ -45,6 +45,9 @@ def each_kind():
     with case("kinds:exclusive-claim"):
         taken = subprocess.run(["sfdisk", "--wipe", "never", "-q", backings["whole-disk"]], input="label: gpt\n", text=True, check=False, capture_output=True)
         check(taken.returncode, "another program partitioned a disk that a guest has")
+    with case("kinds:console-takes-long-lines"):
+        for length in range(1000, 3000, 100):
+            equal(guest.do(f"printf %s {'x' * length} | wc -c").strip(), str(length), "characters that came")
     with case("kinds:guest-ends"):
         guest.process.stdin.write(b"0 poweroff -f\n")
         guest.process.stdin.flush()

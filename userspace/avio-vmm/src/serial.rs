@@ -23,6 +23,14 @@ impl SerialEvents for RoomForInput {
     }
 }
 
+/// Interrupt identification, and what it says: nothing, or that there is input.
+const IDENTIFICATION: u8 = 2;
+const CAUSES: u8 = 0b1111;
+const NO_CAUSE: u8 = 0b0001;
+const INPUT: u8 = 0b0100;
+/// In the interrupt enable register: tell of input.
+const ENABLE_INPUT: u8 = 1;
+
 /// The port. Its output is a list that is never longer than a byte.
 pub struct Serial(vm_superio::Serial<Signal, RoomForInput, Vec<u8>>);
 
@@ -41,7 +49,17 @@ impl Serial {
         data.fill(0xff);
         if let [byte] = data {
             *byte = self.0.read(register);
+            if register == IDENTIFICATION && *byte & CAUSES == NO_CAUSE && self.input_is_due() {
+                *byte = *byte & !CAUSES | INPUT;
+            }
         }
+    }
+
+    /// The guest wants to be told of input, and there is some. A real port goes on saying so; this one would only say it
+    /// again when more came, which waits for the guest to read what is there. Linux reads 256 bytes at a time.
+    fn input_is_due(&self) -> bool {
+        let state = self.0.state();
+        !state.in_buffer.is_empty() && state.interrupt_enable & ENABLE_INPUT != 0
     }
 
     /// Writes a register. What goes out by that is to be given to [`send`], after the lock on the port was released.
@@ -84,6 +102,7 @@ mod tests {
     use super::*;
 
     const DATA: u8 = 0;
+    const ENABLE: u8 = 1;
     const LINE_CONTROL: u8 = 3;
     const DIVISOR_LATCH: u8 = 0x80;
 
@@ -95,5 +114,33 @@ mod tests {
         assert_eq!(serial.write(DATA, b"cd"), None, "of no legal size");
         assert_eq!(serial.write(LINE_CONTROL, &[DIVISOR_LATCH]), None);
         assert_eq!(serial.write(DATA, &[1]), None, "a divisor");
+    }
+
+    #[test]
+    fn input_is_told_of_until_it_was_read() {
+        let mut serial = Serial::new(Signal::new().unwrap(), Signal::new().unwrap());
+        let mut read = |serial: &mut Serial, register| {
+            let mut byte = [0];
+            serial.read(register, &mut byte);
+            byte[0]
+        };
+        serial.input(b"ab");
+        assert_eq!(
+            read(&mut serial, IDENTIFICATION) & CAUSES,
+            NO_CAUSE,
+            "not asked for"
+        );
+        serial.write(ENABLE, &[ENABLE_INPUT]);
+        for expected in *b"ab" {
+            for _ in 0..2 {
+                assert_eq!(read(&mut serial, IDENTIFICATION) & CAUSES, INPUT);
+            }
+            assert_eq!(read(&mut serial, DATA), expected);
+        }
+        assert_eq!(
+            read(&mut serial, IDENTIFICATION) & CAUSES,
+            NO_CAUSE,
+            "all was read"
+        );
     }
 }
