@@ -29,7 +29,7 @@ def make_modules(flavour, *arguments, output=None, env=None):
     built = kernel.ensure(flavour)
     output = output or BUILD / flavour
     output.mkdir(parents=True, exist_ok=True)
-    line = ["make", "-C", built.path, f"M={CHECKOUT}", f"MO={output}", "LLVM=1", f"-j{os.cpu_count()}", *arguments]
+    line = ["make", "-C", built.path, f"M={CHECKOUT}", f"MO={output}", "LLVM=1", "AVIO_TESTS=m", f"-j{os.cpu_count()}", *arguments]
     root.run(line, binds=built.binds, env=env)
 
 

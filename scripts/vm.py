@@ -99,6 +99,9 @@ def run(line, name, flavour="normal", guest_flavour="normal", cpus=2, memory="3G
     """Boot, run `line`, come back. `on_line` gets each line that the command prints, as it comes."""
     built, guest = kernel.ensure(flavour), kernel.ensure(guest_flavour)
     env = {"AVIO_FLAVOUR": flavour, "AVIO_GUEST_FLAVOUR": guest_flavour}
+    helper = BUILD / flavour / "tests/vm/emulated_svm/emulated_svm.ko"
+    if accelerator()[0] == "tcg" and helper.exists():
+        env["AVIO_EMULATED_SVM"] = str(Path("/avio") / helper.relative_to(CHECKOUT))
     vng = vng_line(line, cpus, memory, append, qemu, env)
     log = BUILD / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
