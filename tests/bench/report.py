@@ -100,7 +100,8 @@ after the other.
   driver must be asked for; vhost-scsi: one iblock LUN
 
 Where the processor is emulated a VM exit costs many times what it costs on a real one, and all else is slower; compare
-rows, not machines.
+rows, not machines. There each interrupt that a guest gets costs one more exit, in all ways alike, because of a defect of the
+emulation (tests/vm/emulated_svm).
 
 ## Against the targets
 
