@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn input_is_told_of_until_it_was_read() {
         let mut serial = Serial::new(Signal::new().unwrap(), Signal::new().unwrap());
-        let mut read = |serial: &mut Serial, register| {
+        let read = |serial: &mut Serial, register| {
             let mut byte = [0];
             serial.read(register, &mut byte);
             byte[0]
