@@ -81,11 +81,15 @@ def vng_line(line, cpus, memory, append, qemu, env):
     vng = ["vng", "--verbose", "--skip-modules", "--force-9p", "--disable-microvm", "--run", "/avio-kernel/arch/x86/boot/bzImage"]
     vng += ["--user", "root", "--cwd", "/avio", "--cpus", str(cpus), "--memory", memory]
     extra = list(qemu)
+    # Nothing that the VM sees of the root changes while it runs: it may keep what it has read.
+    options = ["rootflags=version=9p2000.L,trans=virtio,access=any,cache=loose", *append]
     if kind == "tcg":
         vng.append("--disable-kvm")
         extra += ["-cpu", "EPYC,+svm,+npt"]
-    # Nothing that the VM sees of the root changes while it runs: it may keep what it has read.
-    for option in ["rootflags=version=9p2000.L,trans=virtio,access=any,cache=loose", *append]:
+        # All its clocks are the machine's. Comparing them, the kernel takes a slow emulation for an unstable TSC, and the
+        # clocks of its guests go wrong then.
+        options.append("tsc=reliable")
+    for option in options:
         vng += ["--append", option]
     if extra:
         vng.append("--qemu-opts=" + shlex.join(extra))
