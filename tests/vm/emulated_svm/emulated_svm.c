@@ -20,8 +20,11 @@ static struct tracepoint *entry;
 /* As the tracepoint kvm_entry has it. Interrupts are off. */
 static void before_entry(void *data, struct kvm_vcpu *vcpu, bool force_immediate_exit)
 {
-	if (vcpu->arch.interrupt.injected)
-		arch_smp_send_reschedule(smp_processor_id());
+	if (!vcpu->arch.interrupt.injected)
+		return;
+	arch_smp_send_reschedule(smp_processor_id());
+	/* At an exit before the guest's end of interrupt, KVM gives up sparing that one an exit, until there is an event. */
+	kvm_make_request(KVM_REQ_EVENT, vcpu);
 }
 
 static void find(struct tracepoint *tp, void *name)
