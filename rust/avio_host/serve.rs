@@ -195,10 +195,10 @@ impl Reading {
         }
         let begun = now_ns();
         step_aside();
-        let found = self.reader.pending(&*shared.ring)? != 0;
+        let found = self.reader.pending(&*shared.ring)?;
         let took = now_ns().saturating_sub(begun);
         self.poll.stepped_aside(took, found);
-        Ok(found)
+        Ok(found != 0)
     }
 
     /// Polls for as long as the policy says; whether there is a request.

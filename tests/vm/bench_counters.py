@@ -45,11 +45,11 @@ def sectors(devices):
 
 
 def processor_ticks():
-    """Processor time of the whole machine, as the kernel samples it: all but idle, and the part of it that ran guest
-    code (proc(5), /proc/stat)."""
+    """Processor time of the whole machine, as the kernel samples it: all but idle, the part of it that ran guest code,
+    and idle (proc(5), /proc/stat)."""
     line = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
-    user, nice, system, _idle, _iowait, irq, softirq, _steal, guest, _guest_nice = map(int, line.split()[1:])
-    return user + nice + system + irq + softirq, guest
+    user, nice, system, idle, iowait, irq, softirq, _steal, guest, _guest_nice = map(int, line.split()[1:])
+    return user + nice + system + irq + softirq, guest, idle + iowait
 
 
 def kvm():
@@ -65,12 +65,13 @@ def kvm():
 
 def sample(devices):
     """All counters, now."""
-    busy, guest = processor_ticks()
+    busy, guest, idle = processor_ticks()
     return {
         "time": time.monotonic(),
         "sectors": sectors(devices),
         "busy": busy / os.sysconf("SC_CLK_TCK"),
         "guest": guest / os.sysconf("SC_CLK_TCK"),
+        "idle": idle / os.sysconf("SC_CLK_TCK"),
         "ioeventfds": ioeventfds(),
         "kvm": kvm(),
     }
@@ -82,6 +83,7 @@ def per_io(before, after, block, guest):
     spent = {name: after[name] - before[name] for name in before if name != "kvm"}
     ios = max(spent["sectors"] * 512 / block, 1)
     row = {"iops": ios / spent["time"], "cpu_host_us": (spent["busy"] - spent["guest"]) * 1e6 / ios}
+    row["idle"] = spent["idle"] / (spent["busy"] + spent["idle"])
     if guest:
         exits = {name: after["kvm"][name] - value for name, value in before["kvm"].items() if name in after["kvm"]}
         row["cpu_guest_us"] = spent["guest"] * 1e6 / ios

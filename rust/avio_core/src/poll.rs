@@ -9,8 +9,8 @@
 //! nanoseconds of any clock that does not go back.
 //!
 //! A worker that shares its processor must not poll. But if it is the guest that waits for the processor, then to let it
-//! run before falling asleep spares the doorbell and the wake-up as well. If that turns out to take too long, or brings
-//! nothing, it is not tried again for a while, longer each time.
+//! run before falling asleep spares the doorbell and the wake-up as well, for each request that comes meanwhile. If that
+//! turns out to take too long for what it brings, or brings nothing, it is not tried again for a while, longer each time.
 
 /// The first window.
 const FIRST_NS: u32 = 10_000;
@@ -93,9 +93,10 @@ impl Poll {
         }
     }
 
-    /// Stepping aside took so long; whether there was work after it.
-    pub fn stepped_aside(&mut self, ns: u64, found: bool) {
-        if found && ns <= u64::from(self.limit()) {
+    /// Stepping aside took so long, and brought so many requests.
+    pub fn stepped_aside(&mut self, ns: u64, found: u32) {
+        let worth = self.limit().saturating_mul(found).min(self.most);
+        if found != 0 && ns <= u64::from(worth) {
             self.next_hold = FIRST_HOLD;
         } else {
             self.hold = self.next_hold;
@@ -223,13 +224,31 @@ mod tests {
         let mut poll = Poll::new(1_000_000);
         for _ in 0..100 {
             assert!(poll.may_step_aside());
-            poll.stepped_aside(20_000, true);
+            poll.stepped_aside(20_000, 1);
+        }
+    }
+
+    #[test]
+    fn stepping_aside_may_take_longer_for_more_requests_but_not_longer_than_the_caller_allows() {
+        for (ns, found, goes_on) in [
+            (50_000, 1, true),
+            (50_001, 1, false),
+            (400_000, 8, true),
+            (400_001, 8, false),
+            (1_000_000, 128, true),
+            (1_000_001, 128, false),
+            (1_000_001, u32::MAX, false),
+        ] {
+            let mut poll = Poll::new(1_000_000);
+            assert!(poll.may_step_aside());
+            poll.stepped_aside(ns, found);
+            assert_eq!(poll.may_step_aside(), goes_on);
         }
     }
 
     #[test]
     fn stepping_aside_is_rare_where_it_takes_too_long_or_brings_nothing() {
-        for (ns, found) in [(3_000_000, true), (20_000, false), (u64::MAX, false)] {
+        for (ns, found) in [(3_000_000, 1), (3_000_000, 128), (20_000, 0), (u64::MAX, 0)] {
             let mut poll = Poll::new(1_000_000);
             let mut tried = 0;
             for _ in 0..100_000 {
