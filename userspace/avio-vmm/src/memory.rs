@@ -7,11 +7,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ptr::NonNull;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use nix::fcntl::{fallocate, FallocateFlags};
 use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::mman::{madvise, MmapAdvise};
 use vm_memory::{FileOffset, GuestAddress, GuestMemory as _, GuestMemoryRegion, MmapRegion};
 
 use crate::layout::{HIGH_RAM, LOW_RAM_END, MIB};
@@ -80,7 +82,28 @@ pub fn create(mib: u64, huge_pages: bool) -> Result<GuestMemory, Error> {
         files.push((address, size as usize, Some(FileOffset::new(part, offset))));
         offset += size;
     }
-    GuestMemory::from_ranges_with_files(files).map_err(|e| Error::Map(Box::new(e)))
+    let memory =
+        GuestMemory::from_ranges_with_files(files).map_err(|e| Error::Map(Box::new(e)))?;
+    if !huge_pages {
+        want_huge_pages(&memory);
+    }
+    Ok(memory)
+}
+
+/// Asks for transparent huge pages: fewer faults, shorter page walks of the guest, longer runs to pin. It is up to the
+/// kernel (`shmem_enabled` in /sys/kernel/mm/transparent_hugepage), which has them only where there is room.
+fn want_huge_pages(memory: &GuestMemory) {
+    for region in memory.iter() {
+        let mapping: &MmapRegion<()> = region;
+        let Some(start) = NonNull::new(mapping.as_ptr()) else {
+            continue;
+        };
+        // SAFETY: The range is a mapping that `memory` owns, and the advice changes nothing that it holds.
+        let advised = unsafe { madvise(start.cast(), mapping.size(), MmapAdvise::MADV_HUGEPAGE) };
+        if let Err(error) = advised {
+            tracing::debug!("no transparent huge pages for the guest's memory: {error}");
+        }
+    }
 }
 
 fn backing_file(mib: u64, huge_pages: bool) -> Result<File, Error> {
