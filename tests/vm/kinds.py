@@ -9,7 +9,7 @@ import sys
 import cgroups
 from backings import dm, linear, loop, null_blk, nvme_tcp, partitions
 from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
-from lifecycle import stopping
+from lifecycle import slow, stopping
 from machine import Machine
 
 INITRD = sys.argv[1]
@@ -97,6 +97,7 @@ def two_adapters():
                 equal(told, "2", "number of adapters")
                 if turn == 1:
                     stopping(guest, guest.control())
+                    slow(guest, guest.control())
         equal(places[0], places[1], "addresses after a restart")
 
 

@@ -108,6 +108,16 @@ def kexec(guest, control, initrd):
         sh("losetup", "-d", device)
 
 
+WRITE = "(taskset {} dd if=/dev/urandom of=/dev/{} bs=4k count=8 oflag=direct; echo $? >/tmp/{}) </dev/null >/dev/null 2>&1 &"
+
+
+def disk_of(guest, control, hba, lun):
+    """The guest's name of a LUN of an adapter."""
+    address = next(adapter["address"] for adapter in control("status")["adapters"] if adapter["hba"] == hba)
+    found = f"[ $(cat $d/lun) = {lun} ] && readlink -f $d/device | grep -q '{address}$' && basename $d"
+    return guest.do(f"for d in /sys/block/avio*; do {found}; done; :").strip()
+
+
 def stopping(guest, control):
     """A guest with adapters `left` and `right` resets one of them, a queue of which it has broken, while a backing hangs:
     that adapter is STOPPING until the backing returns, and then goes on; the other does not notice."""
@@ -116,11 +126,7 @@ def stopping(guest, control):
         control("add-lun", hba="left", lun=0, disk={"path": device})
         control("add-lun", hba="right", lun=0, disk={"path": beside})
         guest.do("wait_disks 4")
-        address = {adapter["hba"]: f"0000:{adapter['address']}" for adapter in control("status")["adapters"]}
-
-        def disk_of(hba, lun):
-            found = f"[ $(cat $d/lun) = {lun} ] && readlink -f $d/device | grep -q '{address[hba]}$' && basename $d"
-            return guest.do(f"for d in /sys/block/avio*; do {found}; done; :").strip()
+        address = next(adapter["address"] for adapter in control("status")["adapters"] if adapter["hba"] == "left")
 
         def states():
             return {adapter["hba"]: adapter["state"] for adapter in control("status")["adapters"]}
@@ -128,16 +134,15 @@ def stopping(guest, control):
         def in_flight():
             return [queue["in-flight"] for queue in control("stats")[0]["queues"]]
 
-        hanging, neighbour = disk_of("left", 0), disk_of("left", 3)
-        guest.do(f"beside {disk_of('right', 0)}")
-        write = "(taskset {} dd if=/dev/urandom of=/dev/{} bs=4k count=8 oflag=direct; echo $? >/tmp/{}) </dev/null >/dev/null 2>&1 &"
+        hanging, neighbour = disk_of(guest, control, "left", 0), disk_of(guest, control, "left", 3)
+        guest.do(f"beside {disk_of(guest, control, 'right', 0)}")
         with standing_still("hanging"):
-            guest.do(write.format(1, hanging, "hung"))
+            guest.do(WRITE.format(1, hanging, "hung"))
             wait_for(lambda: any(in_flight()), 20, "a request on the backing that hangs")
             # A queue that has a request in flight is not reported as broken.
-            guest.do(f"find_queue {address['left']} {in_flight().index(0)}; scribble")
+            guest.do(f"find_queue 0000:{address} {in_flight().index(0)}; scribble")
             wait_for(lambda: states()["left"] == "stopping", 20, "the adapter to be stopping")
-            guest.do(write.format(3, neighbour, "waited"))
+            guest.do(WRITE.format(3, neighbour, "waited"))
             since = requests_of(beside)
             wait_for(lambda: requests_of(beside) > since + 100, 20, "I/O on the other adapter")
             equal(states(), {"left": "stopping", "right": "running"}, "the adapters' states")
@@ -145,3 +150,28 @@ def stopping(guest, control):
         guest.do("until [ -s /tmp/hung ] && [ -s /tmp/waited ]; do sleep 0.1; done; cat /tmp/hung /tmp/waited | grep -qvx 0 && exit 1; :")
         equal(states(), {"left": "running", "right": "running"}, "the adapters' states")
         guest.do(f"verified {hanging} 16 4m; verified {neighbour} 16 512k; end_beside")
+
+
+def slow(guest, control):
+    """A request takes too long, as its backing hangs: the guest aborts it, resets the LUN, and waits on; the adapter's
+    other LUN does not notice, and nothing is lost when the backing returns. The devices are those of `stopping`."""
+    with case("kinds:time-outs-while-a-backing-hangs"):
+        hanging, neighbour = disk_of(guest, control, "left", 0), disk_of(guest, control, "left", 3)
+        guest.do(f"echo 1000 >/sys/block/{hanging}/queue/io_timeout; dmesg -c >/dev/null; beside {neighbour}")
+
+        def counted():
+            line = f"for g in /dev/gvsd*; do gvsdmgr --json get_stat -D $g -q lun=/dev/{hanging} 2>/dev/null && break; done"
+            return json.loads(guest.do(line))[0]
+
+        with standing_still("hanging"):
+            guest.do(WRITE.format(1, hanging, "late"))
+            wait_for(lambda: counted()["timeouts"] >= 3, 20, "three time-outs")
+            stat, reads = counted(), guest.do(f"cat /sys/block/{neighbour}/stat").split()[0]
+            check(stat["aborts"] >= 2 and stat["lun_resets"] >= 1, f"aborts and resets of the LUN: {stat}")
+            wait_for(lambda: int(guest.do(f"cat /sys/block/{neighbour}/stat").split()[0]) > int(reads), 20, "I/O on the other LUN")
+            equal(guest.do("ls /tmp/late 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
+        guest.do("until [ -s /tmp/late ]; do sleep 0.1; done; grep -qx 0 /tmp/late")
+        for said in ("aborting it, and waiting on", "resetting the LUN, and waiting on"):
+            guest.do(f"dmesg | grep -q '(LUN 0) takes long; {said}'")
+        equal({adapter["state"] for adapter in control("status")["adapters"]}, {"running"}, "the adapters' states")
+        guest.do(f"verified {hanging} 16 4m; end_beside")
