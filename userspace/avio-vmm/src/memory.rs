@@ -82,8 +82,7 @@ pub fn create(mib: u64, huge_pages: bool) -> Result<GuestMemory, Error> {
         files.push((address, size as usize, Some(FileOffset::new(part, offset))));
         offset += size;
     }
-    let memory =
-        GuestMemory::from_ranges_with_files(files).map_err(|e| Error::Map(Box::new(e)))?;
+    let memory = GuestMemory::from_ranges_with_files(files).map_err(|e| Error::Map(Box::new(e)))?;
     if !huge_pages {
         want_huge_pages(&memory);
     }
