@@ -4,7 +4,7 @@
 
 use super::{Door, Queue};
 use crate::counters::Event;
-use avio_abi::pci::task;
+use avio_abi::pci::{reg, state, task};
 use avio_abi::ring::{control, Broken};
 use avio_core::ring::{CompletionReader, QueueMemory, SubmissionWriter};
 use avio_sys::guest::request::{Batch, Slow};
@@ -69,12 +69,26 @@ impl Queue {
         true
     }
 
+    /// Has the adapter reset, as nothing less can help.
+    fn give_up(&self) {
+        self.ill.store(1, Relaxed);
+        self.shared.signals.recover();
+    }
+
     /// What is done about a request whose time ran out and that is still in flight: first it is aborted, then all
     /// requests of its LUN. If the device then says that no backing has it, the queue has lost it.
     pub(super) fn escalate(&self, slow: &Slow) {
         let Slow { tag, disk, times } = *slow;
         self.counters.lun(disk, Event::Timeout, 1);
         let (index, device) = (self.index, &self.shared.device);
+        let stopped = self.shared.registers.read(reg::STATE) == state::STOPPED;
+        if stopped && self.writer.lock().door == Door::Open {
+            dev_err!(
+                device,
+                "the adapter is stopped, and not by this driver (has its PCI configuration been written?); starting it again\n"
+            );
+            return self.give_up();
+        }
         let (kind, event) = match times {
             2 => (task::LUN_RESET, Event::Reset),
             _ => (task::ABORT, Event::Abort),
@@ -82,15 +96,13 @@ impl Queue {
         let left = self.shared.tasks.run(kind, disk, index, tag);
         self.counters.lun(disk, event, 1);
         if self.shared.registers.is_gone() {
-            self.ill.store(1, Relaxed);
-            self.shared.signals.recover();
+            self.give_up();
         } else if times >= 3 && left == Some(0) && self.requests.contains(tag) {
             dev_err!(
                 device,
                 "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the adapter\n"
             );
-            self.ill.store(1, Relaxed);
-            self.shared.signals.recover();
+            self.give_up();
         } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
             let done = if kind == task::ABORT {
                 "aborting it"

@@ -211,6 +211,23 @@ mended() {
     expect "$(told get_info State)" ONLINE "the adapter's state"
 }
 
+# An adapter that is reset by somebody who clears Bus Master is started again when a request's time has run out, and the
+# request comes through.
+reset_by_others() {
+    before=$(told get_info Resets)
+    config=/sys/bus/pci/devices/$(told get_info 'Hardware Path')/config
+    kept=$(cat /sys/block/$1/queue/io_timeout)
+    echo 1000 >/sys/block/$1/queue/io_timeout
+    verified $1 16 16m & load=$!
+    until [ "$(awk '{ print $1 + $2 }' /sys/block/$1/inflight)" -gt 0 ]; do kill -0 $load; done
+    printf '\002' | dd of=$config bs=1 seek=4 conv=notrunc 2>/dev/null
+    printf '\006' | dd of=$config bs=1 seek=4 conv=notrunc 2>/dev/null
+    wait $load
+    echo "$kept" >/sys/block/$1/queue/io_timeout
+    [ "$(told get_info Resets)" -gt "$before" ]
+    expect "$(told get_info State)" ONLINE "the adapter's state"
+}
+
 # An open node outlives its device; the module stays until it is closed.
 node_outlives_device() {
     address=$(told get_info 'Hardware Path')
@@ -259,6 +276,7 @@ task_admin() {
     run_case administration administration "$(disk 2)" "$(disk 3)"
     run_case resets-under-load resets_under_load "$(disk 2)"
     run_case broken-queue-mended mended "$(disk 2)"
+    run_case reset-by-others reset_by_others "$(disk 2)"
     run_case node-outlives-device node_outlives_device
     run_case coalesced coalesced 2
     run_case polled polled 2
