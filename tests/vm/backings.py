@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from common import check, loop, modprobe, sh, wait_for
+from common import MODULES, check, loop, modprobe, sh, wait_for
 
 NULLB = Path("/sys/kernel/config/nullb")
 NVMET = Path("/sys/kernel/config/nvmet")
@@ -33,6 +33,17 @@ def null_blk(name, mib=64, **attributes):
 def remove_null_blk(name):
     """Take it away, whoever has it open."""
     (NULLB / name).rmdir()
+
+
+def erasable():
+    """A memory disk that knows secure erase; its path."""
+    sh("insmod", MODULES / "tests/vm/erasable_disk/erasable_disk.ko")
+    return "/dev/erasable"
+
+
+def erased():
+    """How many sectors of it were erased so."""
+    return int(Path("/sys/module/erasable_disk/parameters/erased").read_text(encoding="ascii"))
 
 
 def sectors(device):

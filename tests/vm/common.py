@@ -17,7 +17,8 @@ GUEST_IMAGE = Path("/avio-guest-kernel/arch/x86/boot/bzImage")
 GUEST_KERNEL = Path("/avio-guest-kernel/vmlinux")
 FLAVOUR = os.environ.get("AVIO_FLAVOUR", "normal")
 BIN = CHECKOUT / "build" / "bin"
-HOST_MODULE = CHECKOUT / "build" / FLAVOUR / "rust/avio_host/avio_host.ko"
+MODULES = CHECKOUT / "build" / FLAVOUR
+HOST_MODULE = MODULES / "rust/avio_host/avio_host.ko"
 DEVICE = Path("/dev/avio-stor")
 COUNTERS = Path("/sys/kernel/debug/avio_host")
 # Everything is slower under emulation, and slower again under KASAN.
@@ -265,6 +266,10 @@ class Shell(Guest):
         code, text = self.try_to(command, seconds)
         check(code == 0, f"in the guest, `{command}` ended with {code}: {text[-400:]}")
         return text
+
+    def disk_of(self, lun):
+        """Name of the disk of a LUN."""
+        return self.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
 
     def refuses(self, command, seconds=60):
         """Have a command done that must fail; what it printed."""

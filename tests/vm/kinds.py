@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import cgroups
-from backings import dm, linear, loop, null_blk, nvme_tcp, partitions
+from backings import dm, erasable, erased, linear, loop, null_blk, nvme_tcp, partitions
 from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 from lifecycle import slow, stopping
 from machine import Machine
@@ -27,6 +27,7 @@ def each_kind():
         backings["loop-over-file"] = loop(32, "file")[0]
         backings["4k-blocks"] = null_blk("large", 32, blocksize=4096)
         backings["nvme-tcp"] = nvme_tcp(null_blk("remote", 32))
+        backings["erasable"] = erasable()
         blocks = {"4k-blocks": 4096}
     with case("kinds:guest"):
         disks = [f"path={path},lun={lun},serial=KIND{lun}" for lun, path in enumerate(backings.values())]
@@ -34,7 +35,7 @@ def each_kind():
         guest.ready()
     for lun, (kind, path) in enumerate(backings.items()):
         with case(f"kinds:{kind}"):
-            disk = guest.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
+            disk = guest.disk_of(lun)
             equal(guest.do(f"attribute {disk} queue/logical_block_size").strip(), str(blocks.get(kind, 512)), "block size")
             equal(guest.do(f"attribute {disk} serial").strip(), f"KIND{lun}", "serial number")
             guest.do(f"verified {disk} 16 4m")
@@ -42,6 +43,8 @@ def each_kind():
             told = guest.do("sha256sum </tmp/pattern").split()[0]
             found = sh("sh", "-c", f"dd if={path} bs=64k iflag=direct skip=16 count=16 2>/dev/null | sha256sum").split()[0]
             equal(found, told, f"checksum on {path}")
+    with case("kinds:secure-erase"):
+        secure_erase(guest, *(f"/dev/{guest.disk_of(lun)}" for lun in (0, len(backings) - 1)))
     with case("kinds:exclusive-claim"):
         taken = subprocess.run(["sfdisk", "--wipe", "never", "-q", backings["whole-disk"]], input="label: gpt\n", text=True, check=False, capture_output=True)
         check(taken.returncode, "another program partitioned a disk that a guest has")
@@ -52,6 +55,25 @@ def each_kind():
         guest.process.stdin.write(b"0 poweroff -f\n")
         guest.process.stdin.flush()
         guest.wait(60)
+
+
+def secure_erase(guest, other, disk):
+    """What a guest erases is gone from the backing, and nothing beside it; where the backing cannot, it is refused. At
+    1 MiB on the disk is a pattern of 1 MiB."""
+    guest.refuses(f"/usr/sbin/blkdiscard --secure {other}")
+    with open("/dev/erasable", "rb") as backing:
+        backing.seek(3 << 19)
+        kept = backing.read(1 << 19)
+    check(any(kept), "the pattern is not there")
+    guest.do(f"/usr/sbin/blkdiscard --secure --offset 1M --length 512K {disk}")
+    equal(erased(), 1024, "sectors that were erased")
+    sh("blockdev", "--flushbufs", "/dev/erasable")
+    with open("/dev/erasable", "rb") as backing:
+        backing.seek(1 << 20)
+        check(not any(backing.read(1 << 19)), "something is left of what was erased")
+        check(backing.read(1 << 19) == kept, "what is beside it has changed")
+    guest.do(f"/usr/sbin/blkdiscard --secure {disk}")
+    equal(erased(), 1024 + int(sh("blockdev", "--getsz", "/dev/erasable")), "sectors that were erased in all")
 
 
 def many_luns():

@@ -35,10 +35,6 @@ class Machine(Shell):
         """Wait until it has so many disks; their names."""
         return self.do(f"wait_disks {count}; disks").split()
 
-    def disk_of(self, lun):
-        """Name of the disk of a LUN."""
-        return self.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
-
     def pattern_on(self, disk):
         """Have a pattern written to a disk at 1 MiB; its checksum."""
         self.do(f"leave_pattern {disk}")
