@@ -18,6 +18,7 @@ import build
 import host
 import initramfs
 import plots
+import profile
 import report
 import root
 import vm
@@ -73,6 +74,10 @@ def matrix(initrd, selection, seconds, ways):
     return results
 
 
+# A VM with one processor that takes one virtual nanosecond for each instruction.
+COUNTING = {"cpus": 1, "qemu": ["-icount", "shift=0"], "append": ["kunit.autorun=0"]}
+
+
 @contextlib.contextmanager
 def emulated():
     """Has VMs run on an emulated processor, whatever the machine has."""
@@ -84,8 +89,16 @@ def emulated():
         os.environ["AVIO_ACCEL"] = before
 
 
+def counting(inside, name, on_line, **options):
+    """A VM that counts instructions."""
+    with emulated():
+        result = vm.run(inside, name, on_line=on_line, **(COUNTING | options))
+    if result.failure():
+        raise Problem(f"the VM that counts instructions: {result.failure()}; its log: {result.log}")
+
+
 def instructions():
-    """What an I/O costs in instructions, counted in a VM of its own."""
+    """What an I/O costs in instructions without a guest, counted in a VM of its own."""
     found = {"instructions": [], "single": {}}
 
     def row(line):
@@ -95,14 +108,28 @@ def instructions():
         elif line.startswith("BENCH-SINGLE "):
             found["single"].update(json.loads(line.removeprefix("BENCH-SINGLE ")))
 
-    # One virtual nanosecond for each instruction.
-    inside = ["/avio/tests/vm/bench_instructions.py"]
-    options = {"cpus": 1, "timeout": 600, "qemu": ["-icount", "shift=0"], "append": ["kunit.autorun=0"]}
-    with emulated():
-        result = vm.run(inside, "bench-instructions", on_line=row, **options)
-    if result.failure():
-        raise Problem(f"the VM that counts instructions: {result.failure()}; its log: {result.log}")
+    counting(["/avio/tests/vm/bench_instructions.py"], "bench-instructions", row, timeout=600)
     return found
+
+
+def counted(initrd, ways=()):
+    """What an I/O costs in instructions, those of the guest and of whatever else runs included, and where they go."""
+    rows, failed, looked = [], [], profile.Profile()
+
+    def row(line):
+        if looked.take(line):
+            return
+        if line.startswith("BENCH-FAILED "):
+            failed.append(json.loads(line.removeprefix("BENCH-FAILED ")))
+            say("FAILED: {way}: {why}".format(**failed[-1]))
+        elif line.startswith("BENCH "):
+            rows.append(json.loads(line.removeprefix("BENCH ")))
+            say("with a guest: {way}, LUNs {luns}, depth {depth}: {instructions:,.0f} instructions an I/O".format(**rows[-1]))
+
+    inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", "count", 1, *ways]
+    counting(inside, "bench-count", row, timeout=2400, qemu=[*COUNTING["qemu"], *profile.QEMU], append=[*COUNTING["append"], "nokaslr"])
+    whole = {row["depth"]: row["instructions"] for row in rows if (row["way"], row["luns"]) == (report.targets.AVIO, 1)}
+    return {"counted": rows, "profile": looked.results(whole), "failed": failed}
 
 
 def draw():
@@ -122,6 +149,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="of each cell's window")
     only = "only this way of I/O; nothing is written then"
     parser.add_argument("--only", action="append", default=[], metavar="WAY", help=only)
+    again = "take the numbers of instructions of the last run, as they take long to count and are the same in each"
+    parser.add_argument("--counted", action="store_true", help=again)
     args = parser.parse_args()
     selection = os.environ.get("BENCH") or "quick"
     if selection not in ("quick", "full"):
@@ -132,9 +161,14 @@ def main():
     results = {"selection": selection, "seconds": args.seconds} | machine()
     if args.only:
         return say(report.cells(matrix(initrd, selection, args.seconds, args.only)["rows"]))
-    build.programs("The driver that plays a guest", "tests/driver")
-    results |= instructions()
-    results |= matrix(initrd, selection, args.seconds, [])
+    if args.counted:
+        before = json.loads(report.DATA.read_text(encoding="utf-8"))
+        results |= {name: before[name] for name in ("instructions", "single", "counted", "profile")}
+    else:
+        build.programs("The driver that plays a guest", "tests/driver")
+        results |= instructions() | counted(initrd)
+    measured = matrix(initrd, selection, args.seconds, [])
+    results |= measured | {"failed": results.get("failed", []) + measured["failed"]}
     report.DATA.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with host.Step("Plots, with matplotlib in an environment of its own"):
         draw()

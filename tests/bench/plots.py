@@ -78,7 +78,8 @@ def draw():
     picture(pyplot, "rate", guests, RATE, "I/Os a second")
     picture(pyplot, "exits", guests, CROSSINGS, "VM exits an I/O")
     picture(pyplot, "cpu", guests, CPU, "CPU an I/O, µs")
-    picture(pyplot, "instructions", results.get("instructions", []), COUNTED, "instructions an I/O")
+    counted = [row for row in results["counted"] if row["depth"] in (1, 32)]
+    picture(pyplot, "instructions", counted, COUNTED, "instructions an I/O")
 
 
 if __name__ == "__main__":

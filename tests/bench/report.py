@@ -9,13 +9,19 @@ import targets
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 DATA, REPORT = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
 LOADS = {"randread": "random read", "randwrite": "random write", "mix": "70 % random read, 30 % random write", "read": "sequential read"}
-INSTRUCTIONS = """4 KiB random reads, without a guest: a program (`tests/driver`) plays the guest's driver, with eventfds in place of
-KVM's doorbells and interrupts, so that what is counted is what an I/O costs the host, beside the few instructions of the
-program itself. The bare host reads by io_uring. Counted in a test machine with one processor that takes one virtual
-nanosecond for each instruction (QEMU's `-icount shift=0`): within a percent or so the figures are
-the same on every machine and in every run. Fewer than none beyond the bare host's means fewer than reading by system
-calls takes. QEMU's emulated adapters are not counted: a guest calls them by exits to QEMU, for which the
-program has nothing that costs the same."""
+COUNTED = """4 KiB random reads, counted in a test machine with one processor that takes one virtual nanosecond for each
+instruction (QEMU's `-icount shift=0`): within a percent or so the figures are the same on every machine and in every run.
+Whatever is said of numbers of instructions holds for this one kernel and its configuration."""
+WITH_GUEST = """fio in a guest, with all that the I/O takes: the guest's own system calls and block layer, KVM's part, the way's
+own, QEMU's where it takes part, and the backing device. Guest and host share the one processor. KVM has to decode some
+instructions at which a guest exits, as the emulated processor does not tell where the next one begins; a real one does."""
+WITHOUT_GUEST = """A program (`tests/driver`) plays the guest's driver, with eventfds in place of KVM's doorbells and
+interrupts, so that what is counted is what an I/O costs the host, beside the few instructions of the program itself. The
+bare host reads by io_uring. Fewer than none beyond the bare host's means fewer than reading by system calls takes.
+QEMU's emulated adapters cannot be counted so: a guest calls them by exits to QEMU, for which the program has nothing that
+costs the same."""
+WHERE = """By each instruction of about five milliseconds, in the machine that counts with a guest. `programs` is fio in the
+guest, and the VMM in the host."""
 COLUMNS = [("way", "way"), ("queues", "queues"), ("luns", "LUNs"), ("depth", "depth"), ("iops", "I/Os a second")]
 COLUMNS += [("exits", "VM exits"), ("doorbells", "doorbells"), ("interrupts", "interrupts")]
 COLUMNS += [("cpu_guest_us", "guest CPU, µs"), ("cpu_host_us", "host CPU, µs")]
@@ -52,18 +58,54 @@ def by_load(rows):
         yield f"### {block // 1024} KiB, {LOADS[load]}\n\n{cells(chosen)}"
 
 
+def beyond(rows, **more):
+    """A table of instructions, beside those of the bare host's at the same depth and as many LUNs."""
+    bare = {(row["depth"], row.get("luns")): row["instructions"] for row in rows if row["way"] == targets.BARE}
+    titles = ["way", *more.values(), "instructions an I/O", "beyond the bare host's"]
+    lines = []
+    for row in rows:
+        number, floor = row["instructions"], bare[row["depth"], row.get("luns")]
+        lines.append((row["way"], *(row.get(key) for key in more), number, number - floor))
+    return table(titles, lines)
+
+
+def where(profile):
+    """Where the instructions go at a depth."""
+    parts = [(one["part"], one["host"], one["guest"]) for one in profile["parts"]]
+    parts.append(("all", sum(one[1] for one in parts), sum(one[2] for one in parts)))
+    functions = [(f"`{one['function']}`", one["part"], one["where"], one["instructions"]) for one in profile["functions"]]
+    return f"""#### Depth {profile["depth"]}
+
+{table(["part", "host", "guest"], parts)}
+
+{table(["function", "part", "in", "instructions an I/O"], functions)}"""
+
+
 def instructions(results):
-    """The section of counted instructions; nothing if none were counted."""
-    rows = results.get("instructions")
-    if not rows:
-        return ""
-    bare = {row["depth"]: row["instructions"] for row in rows if row["way"] == targets.BARE}
-    lines = [(row["way"], row["depth"], row["instructions"], row["instructions"] - bare[row["depth"]]) for row in rows]
+    """The section of counted instructions."""
+    profiles = "\n\n".join(where(profile) for profile in results["profile"])
+    crossings = {"luns": "LUNs", "depth": "depth", "exits": "VM exits", "doorbells": "doorbells", "interrupts": "interrupts"}
     return f"""## Instructions
 
-{INSTRUCTIONS}
+{COUNTED}
 
-{table(["way", "depth", "instructions an I/O", "beyond the bare host's"], lines)}
+### With a guest
+
+{WITH_GUEST}
+
+{beyond(results["counted"], **crossings)}
+
+### Without a guest
+
+{WITHOUT_GUEST}
+
+{beyond(results["instructions"], depth="depth")}
+
+### Where AVIO's go
+
+{WHERE}
+
+{profiles}
 """
 
 

@@ -24,6 +24,7 @@ MANY_LUNS = 128
 WARM_UP = 1  # seconds, from the first I/Os on
 # What fio needs at its end; a window that reaches into it is an error.
 MARGIN = 1.5
+PROFILED = 0.005  # seconds
 # What each load is for fio, but for block size and depth. The guest has the same in guest/bench.sh.
 FIO = ["--name=bench", "--direct=1", "--ioengine=libaio", "--randrepeat=1", "--norandommap", "--invalidate=0"]
 FIO += ["--disk_util=0", "--eta=never", "--time_based"]
@@ -100,6 +101,24 @@ def measure(boot, cell, seconds, ended):
     return row | per_io(first, last, cell.block, guest=boot.way != BARE)
 
 
+def symbols(where, lines):
+    """Tell where modules' functions lie: lines of /proc/kallsyms."""
+    for line in lines:
+        if line.split()[1] in "tTwW":
+            print(f"BENCH-SYMBOL {where} {line}", flush=True)
+
+
+def profile(cell, guest):
+    """Have each instruction written down for a moment."""
+    with open("/proc/kallsyms", encoding="ascii") as lines:
+        symbols("host", (line.strip() for line in lines if line.endswith("]\n")))
+    mark = "GUEST-SYMBOL "
+    symbols("guest", (line.removeprefix(mark) for line in list(guest.lines) if line.startswith(mark)))
+    print("BENCH-PROFILE", flush=True)
+    time.sleep(PROFILED)
+    print(f"BENCH-PROFILED {cell.depth}", flush=True)
+
+
 def bare(boot, seconds):
     """fio on the host itself."""
     for cell in boot.cells:
@@ -111,12 +130,14 @@ def bare(boot, seconds):
             process.terminate()
 
 
-def in_guest(boot, seconds, initrd):
-    """A guest says which cell it begins with, and at its end how many interrupts and sectors it had."""
+def in_guest(boot, seconds, initrd, profiled):
+    """A guest says which cell it begins with, and at its end how many interrupts and sectors it had. The cells that
+    `profiled` holds are looked at closely after their window."""
     cells = ",".join(cell.name() for cell in boot.cells)
 
     def start(kind, disks, options):
         options += f" lapic=notscdeadline avio_cells={cells} avio_ms={1000 * (WARM_UP + seconds + MARGIN):.0f}"
+        options += " nokaslr avio_symbols" if profiled else ""
         return kind("bench", disks, initrd, cpus=boot.queues, append=options)
 
     with WAYS[boot.way]([f"/dev/{name}" for name in devices(boot.luns)], start) as guest:
@@ -126,6 +147,8 @@ def in_guest(boot, seconds, initrd):
             wait_for(begun, 180, f"{mark} of {boot.way}")
             end = f"counted:{cell.name()}"
             row = measure(boot, cell, seconds, lambda end=end: guest.value(end))
+            if cell in profiled:
+                profile(cell, guest)
             wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()} of {boot.way}")
             interrupts, moved = map(int, guest.value(end).split())
             yield row | {"interrupts": interrupts / max(moved * 512 / cell.block, 1)}
@@ -142,7 +165,8 @@ def main():
     with contextlib.ExitStack() as stack:
         stack.enter_context(doorbell_probe())
         for boot in boots:
-            rows = bare(boot, float(seconds)) if boot.way == BARE else in_guest(boot, float(seconds), initrd)
+            profiled = QUICK if selection == "count" and boot.way == "AVIO" and boot.luns == 1 else ()
+            rows = bare(boot, float(seconds)) if boot.way == BARE else in_guest(boot, float(seconds), initrd, profiled)
             try:
                 for row in rows:
                     if selection == "count":

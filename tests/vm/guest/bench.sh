@@ -24,6 +24,8 @@ else
     load
     bench_disks=$(disks)
 fi
+# Where the driver's functions lie, for a profile.
+grep -qw avio_symbols /proc/cmdline && sed -n 's/\t\[avio_stor\]$/ [avio_stor]/; /\[avio_stor\]/s/^/GUEST-SYMBOL /p' /proc/kallsyms
 files=$(printf ':/dev/%s' $bench_disks)
 bench_stats=$(printf ' /sys/block/%s/stat' $bench_disks)
 for cell in $(echo "$avio_cells" | tr ',' ' '); do
