@@ -12,7 +12,7 @@ use crate::state::State;
 use avio_abi::ioctl::{self, Info, Region, SetMemory, SetupError};
 use avio_abi::wire::Wire;
 use avio_abi::{features, ABI_VERSION, MAX_LUNS, MAX_QUEUES, MAX_QUEUE_SIZE, MAX_REGIONS};
-use avio_core::memory::check_regions;
+use avio_core::regions::check_regions;
 use avio_sys::host::{DebugFile, PinnedMemory, Show};
 use kernel::alloc::KVVec;
 use kernel::fmt;

@@ -20,6 +20,7 @@ pub mod gvsd;
 pub mod ioctl;
 pub mod pci;
 pub mod ring;
+mod setup_error;
 pub mod stor;
 pub mod wire;
 

@@ -7,6 +7,7 @@
 //! legal values; nothing in here panics on any input.
 //!
 //! - [`ring`]: both ends of a queue pair.
+//! - [`regions`]: what a caller may say guest memory is.
 //! - [`memory`]: from guest-physical addresses to host page frames.
 //! - [`request`] and [`segments`]: from a submission entry to a storage request.
 //! - [`cut`]: from a request's memory to bios.
@@ -23,6 +24,7 @@ pub mod cut;
 pub mod limits;
 pub mod memory;
 pub mod poll;
+pub mod regions;
 pub mod request;
 pub mod ring;
 pub mod segments;

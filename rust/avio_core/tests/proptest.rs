@@ -13,7 +13,7 @@ use avio_abi::ring::{
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::wire::Wire;
 use avio_abi::{features, PAGE_SIZE};
-use avio_core::memory::check_regions;
+use avio_core::regions::check_regions;
 use common::accept::accept;
 use common::attack::{survive, Attack};
 use common::Pair;

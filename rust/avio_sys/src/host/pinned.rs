@@ -137,7 +137,7 @@ pub struct PinnedMemory {
 
 impl PinnedMemory {
     /// Pins memory of the calling process, given regions that passed
-    /// [`check_regions`](avio_core::memory::check_regions).
+    /// [`check_regions`](avio_core::regions::check_regions).
     ///
     /// # Errors
     ///
