@@ -92,7 +92,8 @@ fn errno(error: SetupError) -> Error {
         | SetupError::LimitRange
         | SetupError::TaskRange
         | SetupError::NotCgroup
-        | SetupError::CgroupWithoutIo => EINVAL,
+        | SetupError::CgroupWithoutIo
+        | SetupError::NoBusMaster => EINVAL,
     }
 }
 

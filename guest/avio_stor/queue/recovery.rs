@@ -69,6 +69,26 @@ impl Queue {
         true
     }
 
+    /// Whether the device is stopped although we have not done that. Says so, the first time.
+    fn stopped_by_others(&self) -> bool {
+        // The door is shut before we stop the device, and opened when it was started, and what makes a queue ill is noted
+        // before it can be mended.
+        let writer = self.writer.lock();
+        if writer.door != Door::Open || self.shared.registers.read(reg::STATE) != state::STOPPED {
+            return false;
+        }
+        let first = self.ill.xchg(1, Relaxed) == 0;
+        drop(writer);
+        if first {
+            let index = self.index;
+            dev_err!(
+                self.shared.device,
+                "queue {index}: somebody else has stopped the adapter (by its PCI configuration?); resetting it\n"
+            );
+        }
+        true
+    }
+
     /// Has the adapter reset, as nothing less can help.
     fn give_up(&self) {
         self.ill.store(1, Relaxed);
@@ -81,28 +101,25 @@ impl Queue {
         let Slow { tag, disk, times } = *slow;
         self.counters.lun(disk, Event::Timeout, 1);
         let (index, device) = (self.index, &self.shared.device);
-        let stopped = self.shared.registers.read(reg::STATE) == state::STOPPED;
-        if stopped && self.writer.lock().door == Door::Open {
-            dev_err!(
-                device,
-                "the adapter is stopped, and not by this driver (has its PCI configuration been written?); starting it again\n"
-            );
-            return self.give_up();
+        if self.stopped_by_others() {
+            return self.shared.signals.recover();
         }
         let (kind, event) = match times {
             2 => (task::LUN_RESET, Event::Reset),
             _ => (task::ABORT, Event::Abort),
         };
         let left = self.shared.tasks.run(kind, disk, index, tag);
-        self.counters.lun(disk, event, 1);
+        if left.is_some() {
+            self.counters.lun(disk, event, 1);
+        }
         if self.shared.registers.is_gone() {
             self.give_up();
         } else if times >= 3 && left == Some(0) && self.requests.contains(tag) {
+            self.give_up();
             dev_err!(
                 device,
                 "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the adapter\n"
             );
-            self.give_up();
         } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
             let done = if kind == task::ABORT {
                 "aborting it"

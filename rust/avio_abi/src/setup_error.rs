@@ -66,11 +66,13 @@ pub enum SetupError {
     CgroupDenied = 29,
     /// A cgroup without the io controller.
     CgroupWithoutIo = 30,
+    /// START while Bus Master is off; of the VMM, no call has it.
+    NoBusMaster = 31,
 }
 
 impl SetupError {
     /// Every error, in the order of their numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Reserved,
         Self::Running,
         Self::TooManyRegions,
@@ -101,6 +103,7 @@ impl SetupError {
         Self::NotCgroup,
         Self::CgroupDenied,
         Self::CgroupWithoutIo,
+        Self::NoBusMaster,
     ];
 
     /// The error with this number.
@@ -155,6 +158,9 @@ impl SetupError {
             }
             Self::CgroupWithoutIo => {
                 "the cgroup has no io controller; write +io to cgroup.subtree_control of its parent"
+            }
+            Self::NoBusMaster => {
+                "Bus Master is off in the PCI command register; set it before START"
             }
             Self::Stopping => "the adapter is stopping or quiesced; finish that first",
         }

@@ -242,7 +242,7 @@ fn errno_of(error: SetupError) -> Errno {
         Stopping | Stuck => Errno::EAGAIN,
         Reserved | TooManyRegions | RegionBounds | RegionOverlap | LunRange | DeviceUnsuitable
         | Features | QueueRange | QueueSize | NotEventfd | NotConfigured | NoMemoryTable
-        | LimitRange | TaskRange | NotCgroup | CgroupWithoutIo => Errno::EINVAL,
+        | LimitRange | TaskRange | NotCgroup | CgroupWithoutIo | NoBusMaster => Errno::EINVAL,
     }
 }
 

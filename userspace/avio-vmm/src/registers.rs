@@ -205,13 +205,19 @@ impl<B: Backend> Registers<B> {
         self.error_index = 0;
     }
 
+    /// Without Bus Master the adapter stays away from memory: a driver that did not see it being cleared, by kexec for
+    /// instance, does not get it started again.
     fn start(&mut self) {
         let (version, features, _) = self.setup.driver();
-        match self
-            .setup
-            .checked(&self.offer)
-            .and_then(|queues| self.backend.start(version, features, &queues))
-        {
+        let queues = if self.bus_master {
+            self.setup.checked(&self.offer)
+        } else {
+            Err(Refusal {
+                error: Some(SetupError::NoBusMaster),
+                queue: 0,
+            })
+        };
+        match queues.and_then(|queues| self.backend.start(version, features, &queues)) {
             Ok(()) => self.state = state::RUNNING,
             Err(refusal) => {
                 self.state = state::FAILED;

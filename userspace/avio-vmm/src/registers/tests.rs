@@ -62,12 +62,17 @@ fn set_queue(registers: &mut Registers<Recorder>, index: u64, size: u32) {
 
 fn ready() -> Registers<Recorder> {
     let mut registers = registers();
+    registers.set_bus_master(true);
+    set_up(&mut registers);
+    registers
+}
+
+fn set_up(registers: &mut Registers<Recorder>) {
     registers.write(reg::DRIVER_VERSION, 1);
     registers.write(reg::DRIVER_FEATURES, 3);
     registers.write(reg::DRIVER_QUEUES, 2);
-    set_queue(&mut registers, 0, 64);
-    set_queue(&mut registers, 1, 128);
-    registers
+    set_queue(registers, 0, 64);
+    set_queue(registers, 1, 128);
 }
 
 fn start(registers: &mut Registers<Recorder>) -> (u32, u32, u32) {
@@ -181,7 +186,8 @@ fn stopped_changes_no_other_state() {
 
 #[test]
 fn switching_bus_master_off_is_a_reset() {
-    let mut registers = ready();
+    let mut registers = registers();
+    set_up(&mut registers);
     registers.set_bus_master(false);
     assert_eq!(registers.read(reg::DRIVER_QUEUES), 2, "it was off before");
     registers.set_bus_master(true);
@@ -194,6 +200,20 @@ fn switching_bus_master_off_is_a_reset() {
     assert_eq!(registers.read(reg::DRIVER_QUEUES), 0);
     registers.set_bus_master(false);
     assert_eq!(registers.backend.stops, 1, "nothing to stop");
+}
+
+#[test]
+fn start_without_bus_master_is_refused() {
+    let mut registers = ready();
+    registers.set_bus_master(false);
+    set_up(&mut registers);
+    let refused = (state::FAILED, SetupError::NoBusMaster as u32, 0);
+    assert_eq!(start(&mut registers), refused);
+    assert!(registers.backend.starts.is_empty());
+    registers.set_bus_master(true);
+    registers.write(reg::COMMAND, command::RESET);
+    set_up(&mut registers);
+    assert_eq!(start(&mut registers), (state::RUNNING, 0, 0));
 }
 
 #[test]
