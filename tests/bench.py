@@ -149,8 +149,6 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="of each cell's window")
     only = "only this way of I/O; nothing is written then"
     parser.add_argument("--only", action="append", default=[], metavar="WAY", help=only)
-    again = "take the numbers of instructions of the last run, as they take long to count and are the same in each"
-    parser.add_argument("--counted", action="store_true", help=again)
     args = parser.parse_args()
     selection = os.environ.get("BENCH") or "quick"
     if selection not in ("quick", "full"):
@@ -161,14 +159,10 @@ def main():
     results = {"selection": selection, "seconds": args.seconds} | machine()
     if args.only:
         return say(report.cells(matrix(initrd, selection, args.seconds, args.only)["rows"]))
-    if args.counted:
-        before = json.loads(report.DATA.read_text(encoding="utf-8"))
-        results |= {name: before[name] for name in ("instructions", "single", "counted", "profile")}
-    else:
-        build.programs("The driver that plays a guest", "tests/driver")
-        results |= instructions() | counted(initrd)
+    build.programs("The driver that plays a guest", "tests/driver")
+    results |= instructions() | counted(initrd)
     measured = matrix(initrd, selection, args.seconds, [])
-    results |= measured | {"failed": results.get("failed", []) + measured["failed"]}
+    results |= measured | {"failed": results["failed"] + measured["failed"]}
     report.DATA.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with host.Step("Plots, with matplotlib in an environment of its own"):
         draw()

@@ -29,6 +29,8 @@ PARTS = [
     ("entries, interrupts", ("kernel/irq/", "arch/x86/kernel/apic/", "arch/x86/kernel/irq", "arch/x86/entry/")),
 ]
 REST, USER = "rest of the kernel", "programs"
+# Fewer instructions than this are no sample: the moment has passed before QEMU was told.
+LEAST = 1_000_000
 # Functions that are listed for each depth.
 LISTED = 24
 
@@ -136,6 +138,8 @@ class Profile:
                 if found := LINE.match(line):
                     counts[found.groups()] += 1
         TRACE.unlink()
+        if counts.total() < LEAST:
+            raise Problem(f"QEMU has written down only {counts.total()} instructions, should be {LEAST} or more")
         return counts
 
     def functions(self, counts):
@@ -153,9 +157,12 @@ class Profile:
         return [(*key, number / total) for key, number in found.most_common()]
 
     def results(self, instructions):
-        """For each depth, given what an I/O takes: instructions by part, and the functions with most."""
+        """For each depth, given what an I/O takes: instructions by part, and the functions with most. A depth of which
+        that is not known is left out."""
         kept = []
         for depth, counts in self.counts.items():
+            if int(depth) not in instructions:
+                continue
             whole, parts = instructions[int(depth)], collections.defaultdict(lambda: {"host": 0.0, "guest": 0.0})
             functions = self.functions(counts)
             for where, title, _, share in functions:

@@ -64,8 +64,9 @@ def beyond(rows, **more):
     titles = ["way", *more.values(), "instructions an I/O", "beyond the bare host's"]
     lines = []
     for row in rows:
-        number, floor = row["instructions"], bare[row["depth"], row.get("luns")]
-        lines.append((row["way"], *(row.get(key) for key in more), number, number - floor))
+        number, floor = row["instructions"], bare.get((row["depth"], row.get("luns")))
+        more_than = None if floor is None else number - floor
+        lines.append((row["way"], *(row.get(key) for key in more), number, more_than))
     return table(titles, lines)
 
 

@@ -149,6 +149,8 @@ def in_guest(boot, seconds, initrd, profiled):
             row = measure(boot, cell, seconds, lambda end=end: guest.value(end))
             if cell in profiled:
                 profile(cell, guest)
+                if guest.value(end):
+                    raise Failure(f"{boot.way}, {cell.name()}: the load ended before its profile")
             wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()} of {boot.way}")
             interrupts, moved = map(int, guest.value(end).split())
             yield row | {"interrupts": interrupts / max(moved * 512 / cell.block, 1)}

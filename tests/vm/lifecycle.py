@@ -165,13 +165,15 @@ def slow(guest, control):
             return json.loads(guest.do(line))[0]
 
         with standing_still("hanging"):
-            guest.do(WRITE.format(1, hanging, "late"))
-            wait_for(lambda: counted()["timeouts"] >= 3, 20, "three time-outs")
+            guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=8")
+            guest.do(f"(dd if=/tmp/data of=/dev/{hanging} bs=32k oflag=direct; echo $? >/tmp/late) </dev/null >/dev/null 2>&1 &")
+            wait_for(lambda: counted()["aborts"] >= 2, 20, "a second abort")
             stat, reads = counted(), guest.do(f"cat /sys/block/{neighbour}/stat").split()[0]
-            check(stat["aborts"] >= 2 and stat["lun_resets"] >= 1, f"aborts and resets of the LUN: {stat}")
+            check(stat["timeouts"] >= 3 and stat["lun_resets"] >= 1, f"time-outs and resets of the LUN: {stat}")
             wait_for(lambda: int(guest.do(f"cat /sys/block/{neighbour}/stat").split()[0]) > int(reads), 20, "I/O on the other LUN")
             equal(guest.do("ls /tmp/late 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
         guest.do("until [ -s /tmp/late ]; do sleep 0.1; done; grep -qx 0 /tmp/late")
+        guest.do(f"dd if=/dev/{hanging} of=/tmp/found bs=32k count=1 iflag=direct; cmp /tmp/data /tmp/found")
         for said in ("aborting it, and waiting on", "resetting the LUN, and waiting on"):
             guest.do(f"dmesg | grep -q '(LUN 0) takes long; {said}'")
         equal({adapter["state"] for adapter in control("status")["adapters"]}, {"running"}, "the adapters' states")

@@ -27,7 +27,7 @@ const FIRST_HOLD: u32 = 8;
 /// The same, at most.
 const LAST_HOLD: u32 = 4096;
 
-/// For how many requests stepping aside may take longer than for one: the first of them waits all that time.
+/// For how many requests stepping aside may take longer than polling ever may: the first of them waits all that time.
 const BATCH: u32 = 8;
 
 /// The polling policy of one worker.
@@ -98,7 +98,9 @@ impl Poll {
 
     /// Stepping aside took so long, and brought so many requests.
     pub fn stepped_aside(&mut self, ns: u64, found: u32) {
-        let worth = self.limit().saturating_mul(found.min(BATCH));
+        let limit = self.limit();
+        let most = self.most.max(limit.saturating_mul(BATCH));
+        let worth = limit.saturating_mul(found).min(most);
         if found != 0 && ns <= u64::from(worth) {
             self.next_hold = FIRST_HOLD;
         } else {
@@ -232,18 +234,26 @@ mod tests {
     }
 
     #[test]
-    fn stepping_aside_may_take_longer_for_more_requests_up_to_a_batch() {
-        for (ns, found, goes_on) in [
-            (50_000, 1, true),
-            (50_001, 1, false),
-            (350_000, 7, true),
-            (350_001, 7, false),
-            (400_000, 8, true),
-            (400_000, 128, true),
-            (400_001, 128, false),
-            (400_001, u32::MAX, false),
+    fn stepping_aside_may_take_longer_for_more_requests() {
+        for (wake_up, ns, found, goes_on) in [
+            // As long as polling, where wake-ups are quick ...
+            (0, 50_000, 1, true),
+            (0, 50_001, 1, false),
+            (0, 400_000, 8, true),
+            (0, 400_001, 8, false),
+            (0, 1_000_000, 128, true),
+            (0, 1_000_001, 128, false),
+            (0, 1_000_001, u32::MAX, false),
+            // ... and as a batch is worth, where they are slow.
+            (40_000, 480_000, 1, true),
+            (40_000, 480_001, 1, false),
+            (40_000, 3_840_000, 8, true),
+            (40_000, 3_840_001, 128, false),
         ] {
             let mut poll = Poll::new(1_000_000);
+            if wake_up != 0 {
+                poll.woke(wake_up);
+            }
             assert!(poll.may_step_aside());
             poll.stepped_aside(ns, found);
             assert_eq!(poll.may_step_aside(), goes_on);

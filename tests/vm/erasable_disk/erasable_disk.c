@@ -9,6 +9,7 @@
 #include <linux/vmalloc.h>
 
 #define SIZE (16u << 20)
+#define MOST_ERASED ((1u << 20) >> SECTOR_SHIFT)
 
 static struct gendisk *disk;
 static u8 *contents;
@@ -39,7 +40,7 @@ static void move(struct bio *bio)
 	}
 }
 
-/* The block layer has split the bio by our limits and cut it at the disk's end. */
+/* The block layer has seen that the bio ends on the disk. Nobody has split it by our limits. */
 static void erasable_submit_bio(struct bio *bio)
 {
 	switch (bio_op(bio)) {
@@ -48,6 +49,10 @@ static void erasable_submit_bio(struct bio *bio)
 		move(bio);
 		break;
 	case REQ_OP_SECURE_ERASE:
+		if (bio_sectors(bio) > MOST_ERASED) {
+			bio->bi_status = BLK_STS_NOTSUPP;
+			break;
+		}
 		memset(contents + (bio->bi_iter.bi_sector << SECTOR_SHIFT), 0, bio->bi_iter.bi_size);
 		atomic_add(bio_sectors(bio), &erased);
 		break;
@@ -64,7 +69,7 @@ static const struct block_device_operations erasable_ops = {
 
 static int __init erasable_init(void)
 {
-	struct queue_limits limits = { .max_secure_erase_sectors = (1 << 20) >> SECTOR_SHIFT };
+	struct queue_limits limits = { .max_secure_erase_sectors = MOST_ERASED };
 	int error = -ENOMEM;
 
 	contents = vzalloc(SIZE);
