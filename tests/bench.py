@@ -49,15 +49,23 @@ def machine():
     }
 
 
+def took_failure(line, failed):
+    """Whether the line tells of a way that did not come up; kept and said then."""
+    if not line.startswith("BENCH-FAILED "):
+        return False
+    failed.append(json.loads(line.removeprefix("BENCH-FAILED ")))
+    say("FAILED: {way}: {why}".format(**failed[-1]))
+    return True
+
+
 def matrix(initrd, selection, seconds, ways):
     """All cells in one VM."""
     results = {"rows": [], "failed": []}
 
     def row(line):
-        if line.startswith("BENCH-FAILED "):
-            results["failed"].append(json.loads(line.removeprefix("BENCH-FAILED ")))
-            say("FAILED: {way}: {why}".format(**results["failed"][-1]))
-        elif line.startswith("BENCH-RUN "):
+        if took_failure(line, results["failed"]):
+            return
+        if line.startswith("BENCH-RUN "):
             results.update(json.loads(line.removeprefix("BENCH-RUN ")))
             say(f"{results['cells']} cells, about {minutes(results['cells'] * (seconds + 4) + 90)}")
         elif line.startswith("BENCH "):
@@ -74,10 +82,6 @@ def matrix(initrd, selection, seconds, ways):
     return results
 
 
-# A VM with one processor that takes one virtual nanosecond for each instruction.
-COUNTING = {"cpus": 1, "qemu": ["-icount", "shift=0"], "append": ["kunit.autorun=0"]}
-
-
 @contextlib.contextmanager
 def emulated():
     """Has VMs run on an emulated processor, whatever the machine has."""
@@ -89,10 +93,11 @@ def emulated():
         os.environ["AVIO_ACCEL"] = before
 
 
-def counting(inside, name, on_line, **options):
-    """A VM that counts instructions."""
+def counting(inside, name, on_line, timeout, qemu=(), append=()):
+    """A VM that counts instructions: one processor, which takes one virtual nanosecond for each."""
+    options = {"qemu": ["-icount", "shift=0", *qemu], "append": ["kunit.autorun=0", *append]}
     with emulated():
-        result = vm.run(inside, name, on_line=on_line, **(COUNTING | options))
+        result = vm.run(inside, name, cpus=1, timeout=timeout, on_line=on_line, **options)
     if result.failure():
         raise Problem(f"the VM that counts instructions: {result.failure()}; its log: {result.log}")
 
@@ -117,17 +122,14 @@ def counted(initrd, ways=()):
     rows, failed, looked = [], [], profile.Profile()
 
     def row(line):
-        if looked.take(line):
+        if looked.take(line) or took_failure(line, failed):
             return
-        if line.startswith("BENCH-FAILED "):
-            failed.append(json.loads(line.removeprefix("BENCH-FAILED ")))
-            say("FAILED: {way}: {why}".format(**failed[-1]))
-        elif line.startswith("BENCH "):
+        if line.startswith("BENCH "):
             rows.append(json.loads(line.removeprefix("BENCH ")))
             say("with a guest: {way}, LUNs {luns}, depth {depth}: {instructions:,.0f} instructions an I/O".format(**rows[-1]))
 
     inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", "count", 1, *ways]
-    counting(inside, "bench-count", row, timeout=2400, qemu=[*COUNTING["qemu"], *profile.QEMU], append=[*COUNTING["append"], "nokaslr"])
+    counting(inside, "bench-count", row, timeout=2400, qemu=profile.QEMU, append=["nokaslr"])
     whole = {row["depth"]: row["instructions"] for row in rows if (row["way"], row["luns"]) == (report.targets.AVIO, 1)}
     return {"counted": rows, "profile": looked.results(whole), "failed": failed}
 

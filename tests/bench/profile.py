@@ -142,10 +142,9 @@ class Profile:
             raise Problem(f"QEMU has written down only {counts.total()} instructions, should be {LEAST} or more")
         return counts
 
-    def functions(self, counts):
+    def functions(self, counts, symbols, paths):
         """Each function's share of a trace: where, part, name, share."""
-        symbols = {where: Symbols(self.kernel + lines) for where, lines in self.modules.items()}
-        paths, found, total = objects(self.built), collections.Counter(), sum(counts.values())
+        found, total = collections.Counter(), sum(counts.values())
         for (address, flags), number in counts.items():
             flags = int(flags, 16)
             where = "guest" if flags & GUEST else "host"
@@ -159,12 +158,13 @@ class Profile:
     def results(self, instructions):
         """For each depth, given what an I/O takes: instructions by part, and the functions with most. A depth of which
         that is not known is left out."""
-        kept = []
+        kept, paths = [], objects(self.built)
+        symbols = {where: Symbols(self.kernel + lines) for where, lines in self.modules.items()}
         for depth, counts in self.counts.items():
             if int(depth) not in instructions:
                 continue
             whole, parts = instructions[int(depth)], collections.defaultdict(lambda: {"host": 0.0, "guest": 0.0})
-            functions = self.functions(counts)
+            functions = self.functions(counts, symbols, paths)
             for where, title, _, share in functions:
                 parts[title][where] += share * whole
             listed = [one for one in functions if one[1] != USER][:LISTED]

@@ -101,19 +101,20 @@ def measure(boot, cell, seconds, ended):
     return row | per_io(first, last, cell.block, guest=boot.way != BARE)
 
 
-def symbols(where, lines):
-    """Tell where modules' functions lie: lines of /proc/kallsyms."""
-    for line in lines:
-        if line.split()[1] in "tTwW":
-            print(f"BENCH-SYMBOL {where} {line}", flush=True)
-
-
-def profile(cell, guest):
-    """Have each instruction written down for a moment."""
+def symbols(guest):
+    """Tell where modules' functions lie, as /proc/kallsyms has them."""
     with open("/proc/kallsyms", encoding="ascii") as lines:
-        symbols("host", (line.strip() for line in lines if line.endswith("]\n")))
+        for line in lines:
+            if line.endswith("]\n"):
+                print(f"BENCH-SYMBOL host {line}", end="", flush=True)
     mark = "GUEST-SYMBOL "
-    symbols("guest", (line.removeprefix(mark) for line in list(guest.lines) if line.startswith(mark)))
+    for line in list(guest.lines):
+        if line.startswith(mark):
+            print(f"BENCH-SYMBOL guest {line.removeprefix(mark)}", flush=True)
+
+
+def profile(cell):
+    """Have each instruction written down for a moment."""
     print("BENCH-PROFILE", flush=True)
     time.sleep(PROFILED)
     print(f"BENCH-PROFILED {cell.depth}", flush=True)
@@ -148,7 +149,9 @@ def in_guest(boot, seconds, initrd, profiled):
             end = f"counted:{cell.name()}"
             row = measure(boot, cell, seconds, lambda end=end: guest.value(end))
             if cell in profiled:
-                profile(cell, guest)
+                if cell == profiled[0]:
+                    symbols(guest)
+                profile(cell)
                 if guest.value(end):
                     raise Failure(f"{boot.way}, {cell.name()}: the load ended before its profile")
             wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()} of {boot.way}")

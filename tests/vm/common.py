@@ -267,9 +267,10 @@ class Shell(Guest):
         check(code == 0, f"in the guest, `{command}` ended with {code}: {text[-400:]}")
         return text
 
-    def disk_of(self, lun):
-        """Name of the disk of a LUN."""
-        return self.do(f"grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4").strip()
+    def disk_of(self, lun, address=""):
+        """Name of the disk of a LUN; of the adapter at this PCI address, if there are several."""
+        found = f"readlink -f /sys/block/$d/device | grep -q '{address}$' && echo $d"
+        return self.do(f"for d in $(grep -lx {lun} /sys/block/avio*/lun | cut -d/ -f4); do {found}; done; :").strip()
 
     def refuses(self, command, seconds=60):
         """Have a command done that must fail; what it printed."""

@@ -108,14 +108,14 @@ def kexec(guest, control, initrd):
         sh("losetup", "-d", device)
 
 
-WRITE = "(taskset {} dd if=/dev/urandom of=/dev/{} bs=4k count=8 oflag=direct; echo $? >/tmp/{}) </dev/null >/dev/null 2>&1 &"
+def in_background(guest, command, name):
+    """Begin a command whose exit code comes into /tmp/NAME."""
+    guest.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
 
 
-def disk_of(guest, control, hba, lun):
-    """The guest's name of a LUN of an adapter."""
-    address = next(adapter["address"] for adapter in control("status")["adapters"] if adapter["hba"] == hba)
-    found = f"[ $(cat $d/lun) = {lun} ] && readlink -f $d/device | grep -q '{address}$' && basename $d"
-    return guest.do(f"for d in /sys/block/avio*; do {found}; done; :").strip()
+def addresses(control):
+    """The PCI address of each adapter."""
+    return {adapter["hba"]: f"0000:{adapter['address']}" for adapter in control("status")["adapters"]}
 
 
 def stopping(guest, control):
@@ -126,7 +126,8 @@ def stopping(guest, control):
         control("add-lun", hba="left", lun=0, disk={"path": device})
         control("add-lun", hba="right", lun=0, disk={"path": beside})
         guest.do("wait_disks 4")
-        address = next(adapter["address"] for adapter in control("status")["adapters"] if adapter["hba"] == "left")
+        address = addresses(control)
+        write = "taskset {} dd if=/dev/urandom of=/dev/{} bs=4k count=8 oflag=direct"
 
         def states():
             return {adapter["hba"]: adapter["state"] for adapter in control("status")["adapters"]}
@@ -134,15 +135,15 @@ def stopping(guest, control):
         def in_flight():
             return [queue["in-flight"] for queue in control("stats")[0]["queues"]]
 
-        hanging, neighbour = disk_of(guest, control, "left", 0), disk_of(guest, control, "left", 3)
-        guest.do(f"beside {disk_of(guest, control, 'right', 0)}")
+        hanging, neighbour = guest.disk_of(0, address["left"]), guest.disk_of(3, address["left"])
+        guest.do(f"beside {guest.disk_of(0, address['right'])}")
         with standing_still("hanging"):
-            guest.do(WRITE.format(1, hanging, "hung"))
+            in_background(guest, write.format(1, hanging), "hung")
             wait_for(lambda: any(in_flight()), 20, "a request on the backing that hangs")
             # A queue that has a request in flight is not reported as broken.
-            guest.do(f"find_queue 0000:{address} {in_flight().index(0)}; scribble")
+            guest.do(f"find_queue {address['left']} {in_flight().index(0)}; scribble")
             wait_for(lambda: states()["left"] == "stopping", 20, "the adapter to be stopping")
-            guest.do(WRITE.format(3, neighbour, "waited"))
+            in_background(guest, write.format(3, neighbour), "waited")
             since = requests_of(beside)
             wait_for(lambda: requests_of(beside) > since + 100, 20, "I/O on the other adapter")
             equal(states(), {"left": "stopping", "right": "running"}, "the adapters' states")
@@ -156,7 +157,8 @@ def slow(guest, control):
     """A request takes too long, as its backing hangs: the guest aborts it, resets the LUN, and waits on; the adapter's
     other LUN does not notice, and nothing is lost when the backing returns. The devices are those of `stopping`."""
     with case("kinds:time-outs-while-a-backing-hangs"):
-        hanging, neighbour = disk_of(guest, control, "left", 0), disk_of(guest, control, "left", 3)
+        left = addresses(control)["left"]
+        hanging, neighbour = guest.disk_of(0, left), guest.disk_of(3, left)
         # The kernel's words are to come in its log, and not in the middle of an answer.
         guest.do(f"echo 1000 >/sys/block/{hanging}/queue/io_timeout; dmesg -n 1; beside {neighbour}")
 
@@ -164,13 +166,16 @@ def slow(guest, control):
             line = f"for g in /dev/gvsd*; do gvsdmgr --json get_stat -D $g -q lun=/dev/{hanging} 2>/dev/null && break; done"
             return json.loads(guest.do(line))[0]
 
+        def reads():
+            return int(guest.do(f"cat /sys/block/{neighbour}/stat").split()[0])
+
         with standing_still("hanging"):
             guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=8")
-            guest.do(f"(dd if=/tmp/data of=/dev/{hanging} bs=32k oflag=direct; echo $? >/tmp/late) </dev/null >/dev/null 2>&1 &")
+            in_background(guest, f"dd if=/tmp/data of=/dev/{hanging} bs=32k oflag=direct", "late")
             wait_for(lambda: counted()["aborts"] >= 2, 20, "a second abort")
-            stat, reads = counted(), guest.do(f"cat /sys/block/{neighbour}/stat").split()[0]
+            stat, since = counted(), reads()
             check(stat["timeouts"] >= 3 and stat["lun_resets"] >= 1, f"time-outs and resets of the LUN: {stat}")
-            wait_for(lambda: int(guest.do(f"cat /sys/block/{neighbour}/stat").split()[0]) > int(reads), 20, "I/O on the other LUN")
+            wait_for(lambda: reads() > since, 20, "I/O on the other LUN")
             equal(guest.do("ls /tmp/late 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
         guest.do("until [ -s /tmp/late ]; do sleep 0.1; done; grep -qx 0 /tmp/late")
         guest.do(f"dd if=/dev/{hanging} of=/tmp/found bs=32k count=1 iflag=direct; cmp /tmp/data /tmp/found")
