@@ -14,7 +14,7 @@ all: python
 python:
 	@command -v $(PYTHON) >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing python3 …" && apt-get -qq update && apt-get -qq install -y --no-install-recommends python3 >/dev/null; \
+	    echo "Installing python3 …" && apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 >/dev/null; \
 	  else echo "python3 is missing. As root: apt-get install python3" >&2; exit 1; fi; }
 
 setup modules userspace check install clean purge: python

@@ -92,6 +92,7 @@ def logged(command, log, on_tick=None, **kwargs):
     with open(log, "ab") as out:
         out.write(f"\n$ {' '.join(map(str, command))}\n".encode())
         out.flush()
+        begun = out.tell()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, **kwargs)
         try:
             while True:
@@ -105,7 +106,7 @@ def logged(command, log, on_tick=None, **kwargs):
             process.wait()
             raise
     if code:
-        tail = log.read_text(errors="replace").splitlines()[-30:]
+        tail = log.read_bytes()[begun:].decode(errors="replace").splitlines()[-30:]
         raise Problem("\n".join(tail) + f"\n\nThe step above failed (exit code {code}). Its whole output: {log}")
 
 

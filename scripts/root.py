@@ -169,11 +169,12 @@ def build():
             mark(partial, "base")
     if not (partial / ".avio" / "packages").exists():
         with Step("Toolchain root: fetching packages") as step:
+            # A run that was stopped while it installed left packages half done, which apt does not touch.
+            logged(command(["dpkg", "--configure", "-a"], root=partial, cwd="/"), log)
             add_backports(partial, log)
             apt(partial, log, step, "update")
             apt(partial, log, step, "install", "--download-only", *PACKAGES)
         with Step("Toolchain root: installing packages") as step:
-            logged(command(["dpkg", "--configure", "-a"], root=partial, cwd="/"), log)
             apt(partial, log, step, "install", *PACKAGES)
             mark(partial, "packages")
     with Step("Toolchain root: kernel source package") as step:
