@@ -30,6 +30,7 @@ PACKAGES = """
 # the command.
 ENTER = r"""
 set -e
+PATH=$PATH:/usr/sbin:/sbin
 R=$1; D=$2; shift 2
 mount --bind "$R" "$R"
 mount -t proc proc "$R/proc" 2>/dev/null || mount --rbind /proc "$R/proc"
