@@ -4,6 +4,7 @@
 //! meet on a cache line.
 
 use avio_abi::ioctl::{LunStatus, LATENCY_CLASSES};
+use avio_abi::ring::Broken;
 use avio_abi::stor::Status;
 use kernel::fmt;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -50,6 +51,34 @@ fn show_statuses(counts: impl Iterator<Item = u64>, f: &mut fmt::Formatter<'_>) 
         }
     }
     Ok(())
+}
+
+/// How often an adapter's queues broke, by reason, from its open.
+#[derive(Clone)]
+pub(crate) struct Breaks([u64; Broken::ALL.len()]);
+
+impl Breaks {
+    pub(crate) const fn new() -> Self {
+        Self([0; Broken::ALL.len()])
+    }
+
+    /// Counts a queue with this reason; zero is none.
+    pub(crate) fn add(&mut self, reason: u32) {
+        let place = Broken::ALL.iter().position(|it| *it as u32 == reason);
+        if let Some(count) = place.and_then(|place| self.0.get_mut(place)) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    /// Writes those reasons that occurred, each as ` broken_name=value`.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (reason, count) in Broken::ALL.iter().zip(self.0) {
+            if count != 0 {
+                write!(f, " broken_{}={count}", reason.name())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Counters of one queue pair, from its START.

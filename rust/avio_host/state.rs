@@ -7,6 +7,7 @@
 //! first, and then put in place.
 
 use crate::calls::Refusal;
+use crate::counters::Breaks;
 use crate::lun::{heed, LunDisk};
 use crate::luns::Luns;
 use crate::queue::{Queue, QueueConfig};
@@ -62,6 +63,8 @@ pub(crate) struct State {
     queues: KVec<Option<Configured>>,
     features: Option<u64>,
     poll_ns: u32,
+    /// Of queues that are no more.
+    pub(crate) breaks: Breaks,
     pub(crate) luns: Arc<Luns>,
     /// The number of the last change of a LUN's description.
     pub(crate) changes: u32,
@@ -79,6 +82,7 @@ impl State {
             queues: no_queues()?,
             features: None,
             poll_ns: MAX_POLL_NS,
+            breaks: Breaks::new(),
             luns,
             changes: 0,
             leaving: KVec::new(),
@@ -116,6 +120,9 @@ impl State {
 
     /// Forgets what the driver's run had set.
     pub(crate) fn forget_queues(&mut self) {
+        for Running { queue, .. } in &self.running {
+            self.breaks.add(queue.shared().broken());
+        }
         self.running.clear();
         for queue in self.queues.iter_mut() {
             *queue = None;

@@ -62,12 +62,18 @@ impl State {
             Phase::Stopping => "stopping",
             Phase::Quiesced => "quiesced",
         };
-        writeln!(
+        write!(
             f,
             "adapter pages={pages} queues={} state={state} disks_leaving={}",
             self.running.len(),
             self.leaving.len()
         )?;
+        let mut breaks = self.breaks.clone();
+        for Running { queue, .. } in &self.running {
+            breaks.add(queue.shared().broken());
+        }
+        breaks.show(f)?;
+        writeln!(f)?;
         for (number, lun) in self.luns.iter() {
             let info = &lun.info;
             write!(

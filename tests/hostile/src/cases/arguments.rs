@@ -189,6 +189,22 @@ fn reserved_fields(env: &Env) -> Result<Outcome> {
     // None of it left a trace.
     guest.set_up(1, 8)?;
     guest.works(0, 46)?;
+    for field in 0..4 {
+        let mut queue = QueueStatus::ZERO;
+        queue.reserved[field] = 1;
+        let errno = guest
+            .adapter
+            .call(GET_QUEUE, &queue)
+            .err()
+            .map(|it| it.errno);
+        ensure!(errno == Some(Errno::EINVAL), "GET_QUEUE: {errno:?}");
+    }
+    for field in 0..7 {
+        let mut lun = LunStatus::ZERO;
+        lun.reserved[field] = 1;
+        let errno = guest.adapter.call(GET_LUN, &lun).err().map(|it| it.errno);
+        ensure!(errno == Some(Errno::EINVAL), "GET_LUN: {errno:?}");
+    }
     let (queue, lun) = (guest.adapter.queue(0)?, guest.adapter.lun(0)?);
     let zero = queue.reserved == [0; 4] && lun.reserved == [0; 7];
     ensure!(

@@ -60,12 +60,31 @@ fn breaks(
         "the queue's reason changed to {said}"
     );
 
+    counted(reason)?;
     guest.restart().context("after RESET")?;
+    counted(reason).context("after RESET")?;
     let said = guest.adapter.queue(0)?.broken;
     ensure!(said == 0, "RESET left the queue broken");
     guest.works(0, 3).context("after RESET")?;
     guest.canaries()?;
     Ok(Outcome::Pass(reason.name().to_owned()))
+}
+
+/// Demands that debugfs tells of one queue that broke for this reason: no other adapter has one.
+fn counted(reason: Broken) -> Result<()> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir("/sys/kernel/debug/avio_host")? {
+        let text = std::fs::read_to_string(file?.path())?;
+        let words = text.lines().take(1).flat_map(str::split_whitespace);
+        found.extend(
+            words
+                .filter(|it| it.starts_with("broken_"))
+                .map(String::from),
+        );
+    }
+    let wanted = format!("broken_{}=1", reason.name());
+    ensure!(found == [wanted], "debugfs counts {found:?}");
+    Ok(())
 }
 
 /// SQ_TAIL is this at once.

@@ -2,7 +2,7 @@
 
 //! Many guests at once.
 
-use super::tables::pinned;
+use super::tables::locked;
 use crate::adapter::Adapter;
 use crate::guest::queue::QUEUE_BYTES;
 use crate::guest::*;
@@ -149,7 +149,7 @@ fn crowd(env: &Env) -> Result<Outcome> {
 }
 
 fn come_and_go(env: &Env) -> Result<Outcome> {
-    let (before, kernel_before) = ((pinned()?, threads()?), kernel_memory()?);
+    let (before, kernel_before) = ((locked()?, threads()?), kernel_memory()?);
     let mut all = start(env)?;
     let count = all.len();
     let more = threads()? - before.1;
@@ -167,7 +167,7 @@ fn come_and_go(env: &Env) -> Result<Outcome> {
     work(&mut left, 10)?;
     drop(left);
     wait_for("no page is pinned and no thread left", || {
-        Ok((pinned()?, threads()?) == before)
+        Ok((locked()?, threads()?) == before)
     })?;
     // Where KASAN keeps what was freed for a while, kmemleak looks for what was not.
     if !Path::new("/sys/kernel/debug/kmemleak").exists() {

@@ -12,7 +12,10 @@ pub const TESTS: &[Test] = &[
     ("legal_inline_segments", inline_segments),
     ("legal_lists_of_1_to_256", lists),
     ("legal_lists_at_odd_places", odd_lists),
-    ("legal_segments_over_region_boundaries", boundaries),
+    (
+        "m2_segments_over_regions_not_adjacent_in_the_host",
+        boundaries,
+    ),
     ("legal_largest_request", largest),
     ("legal_read_only_memory_as_source", read_only_source),
 ];

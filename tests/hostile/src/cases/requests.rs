@@ -2,6 +2,7 @@
 
 //! Requests that the LUN or the features in use do not allow.
 
+use crate::backing::NullBlk;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
@@ -55,9 +56,24 @@ fn unaligned(env: &Env) -> Result<Outcome> {
         cases.push((what.clone(), read(0, 0, &segment), BadSegments));
         cases.push((what, write(1, 0, &segment), BadSegments));
     }
-    if block > 512 {
-        let entry = read(0, 1, &[(DATA, block)]);
-        cases.push(("half a block in".to_owned(), entry, OutOfRange));
+    guest.refuses(&cases)?;
+
+    // Sectors are units of 512 bytes whatever the blocks are.
+    let disk = NullBlk::new(&[("blocksize", "4096")])?;
+    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    ensure!(guest.lun.logical_block == 4096, "{:?}", guest.lun);
+    let mut cases = Vec::new();
+    for sector in [1, 4, 7, 9, guest.lun.sectors - 1] {
+        let what = format!("sector {sector} of a disk with blocks of 4096 bytes");
+        let segment = [(DATA, 4096)];
+        cases.push((what.clone(), read(0, sector, &segment), OutOfRange));
+        cases.push((what, write(1, sector, &segment), OutOfRange));
+    }
+    for len in [512, 2048, 4096 + 512] {
+        let what = format!("{len} bytes of a disk with blocks of 4096 bytes");
+        let segment = [(DATA, len)];
+        cases.push((what.clone(), read(0, 0, &segment), BadSegments));
+        cases.push((what, write(1, 0, &segment), BadSegments));
     }
     guest.refuses(&cases).map(Outcome::Pass)
 }
