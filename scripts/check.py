@@ -11,6 +11,10 @@ import root
 from host import BUILD, CHECKOUT, Problem, Step, say
 
 WORKSPACES = ("userspace", "tests/hostile", "tests/driver")
+# What runs in a kernel has the kernel's licence; the crates that run in user space too, both.
+MODULES_LICENCE, LICENCE = "GPL-2.0", "GPL-2.0 OR Apache-2.0"
+MODULES_FILES = ("Kbuild", "rust/crates.mk", "rust/avio_sys/", "rust/avio_host/", "rust/avio_lan_host/", "guest/avio_")
+MODULES_FILES += ("tests/vm/emulated_svm/", "tests/vm/erasable_disk/")
 ALLOWED_PANICS = CHECKOUT / "scripts" / "panics.allowed"
 PANIC = re.compile(r"panick|unwrap_failed|expect_failed|slice.*(fail|oob)|str::slice_error|rust_build_error|assert_failed")
 
@@ -88,17 +92,19 @@ def manuals():
 
 
 def licences():
-    """Every file of ours says its licence."""
+    """Every file of ours says its licence, and the right one."""
     with Step("SPDX lines"):
-        skip = ("Cargo.lock", "LICENSE-APACHE", ".json", ".gitignore")
-        lacking = []
+        wrong = []
         for name in tracked():
-            if name.endswith(skip) or name.startswith("LICENSES/"):
+            if name.endswith(("Cargo.lock", ".json")) or name.startswith(("LICENSES/", "userspace/vendor/")):
                 continue
-            if "SPDX-License-Identifier:" not in (CHECKOUT / name).read_text(encoding="utf-8", errors="replace"):
-                lacking.append(name)
-        if lacking:
-            raise Problem("files without an SPDX-License-Identifier line:\n  " + "\n  ".join(lacking))
+            wanted = MODULES_LICENCE if name.startswith(MODULES_FILES) else LICENCE
+            text = (CHECKOUT / name).read_text(encoding="utf-8", errors="replace")
+            found = re.search(r"SPDX-License-Identifier: ([\w. -]*[\w.])", text)
+            if not found or found[1] != wanted:
+                wrong.append(f"{name}: {found[1] if found else 'none'}, should be {wanted}")
+        if wrong:
+            raise Problem("wrong SPDX-License-Identifier lines:\n  " + "\n  ".join(wrong))
 
 
 def run():
