@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! Proofs of the queue pair's ordering rules: Loom runs every legal interleaving and reordering of small histories.
+//! Proofs of the queue pair's ordering rules: Loom runs the legal interleavings and reorderings of small histories, each with
+//! at most so many preemptions as it says; among those, all.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p avio_core --test loom`; an ordinary build leaves this file empty.
 //! Names of tests give the section of `docs/abi.md` that they prove. Each rule is also broken on purpose, by a
@@ -272,6 +273,12 @@ fn abi_5_4_no_interrupt_is_lost_when_coalescing() {
 #[should_panic(expected = "the driver sleeps on a completion")]
 fn abi_5_3_without_the_full_barrier_an_interrupt_is_lost() {
     interrupt(Flaw::NoBarrier, false);
+}
+
+#[test]
+#[should_panic(expected = "the driver sleeps on a completion")]
+fn abi_5_4_without_the_full_barrier_an_interrupt_is_lost_when_coalescing() {
+    interrupt(Flaw::NoBarrier, true);
 }
 
 /// A request ends in a context of its own while the worker goes to rest and the driver, which has asked for an
