@@ -13,20 +13,35 @@
 //! - [`serve`], [`submit`], [`held`], [`halt`]: how its worker serves it.
 //! - [`counters`]: what is counted, and how debugfs shows it.
 
+#[deny(unsafe_code)]
 mod adapter;
+#[deny(unsafe_code)]
 mod calls;
+#[deny(unsafe_code)]
 mod counters;
+#[deny(unsafe_code)]
 mod halt;
+#[deny(unsafe_code)]
 mod held;
+#[deny(unsafe_code)]
 mod lun;
+#[deny(unsafe_code)]
 mod lun_calls;
+#[deny(unsafe_code)]
 mod luns;
+#[deny(unsafe_code)]
 mod queue;
+#[deny(unsafe_code)]
 mod serve;
+#[deny(unsafe_code)]
 mod state;
+#[deny(unsafe_code)]
 mod status;
+#[deny(unsafe_code)]
 mod stop;
+#[deny(unsafe_code)]
 mod submit;
+#[deny(unsafe_code)]
 mod tasks;
 
 use adapter::Adapter;
