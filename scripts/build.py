@@ -17,6 +17,14 @@ MODULES = {"avio_host": "rust/avio_host/avio_host.ko", "avio_stor": "guest/avio_
 # The programs that we ship.
 PROGRAMS = ("avio-vmm", "avio-ctl", "gvsdmgr")
 BIN = BUILD / "bin"
+# What of a kernel's configuration the modules use, and how one comes by it.
+NEEDED_OPTIONS = {
+    "CONFIG_MODULES": "the modules are loaded",
+    "CONFIG_BLOCK": "both modules stand on the block layer",
+    "CONFIG_VHOST_TASK": "avio_host's workers need it; any vhost driver brings it, as CONFIG_VHOST_NET=m",
+    "CONFIG_EVENTFD": "doorbells and interrupts are eventfds",
+    "CONFIG_PCI_MSI": "avio_stor's adapter has MSI-X interrupts",
+}
 
 
 def module(name, flavour="normal"):
@@ -49,27 +57,35 @@ def own_tree(tree):
     config = kernel.options([auto])
     if config.get("CONFIG_RUST") != "y":
         raise Problem(f"KDIR={tree} was configured without CONFIG_RUST=y; the modules are Rust and need it")
-    missing = []
-    for name in ("libcore.rmeta", "libkernel.rmeta", "libbindings.rmeta"):
-        if not (tree / "rust" / name).is_file():
-            missing.append(f"{tree}/rust/{name} is missing: the tree needs the Rust metadata of its build (rust/*.rmeta)")
-    if not list((tree / "rust").glob("libmacros*.so")):
-        missing.append(f"{tree}/rust/libmacros.so is missing: the tree needs the procedural macros of its build")
+    programs, arguments = ["rustc", "bindgen", "gcc"], []
+    if config.get("CONFIG_CC_IS_CLANG") == "y":
+        suffix = re.search(r"-\d+$", os.environ.get("CC", ""))
+        suffix = suffix.group() if suffix else ""
+        programs[2:] = [f"clang{suffix}", f"ld.lld{suffix}"]
+        arguments.append(f"LLVM={suffix or 1}")
+    missing = lacking(tree, config) + [f"{name} is not on the PATH" for name in programs if not shutil.which(name)]
     wanted = config.get("CONFIG_RUSTC_VERSION_TEXT", "").strip('"')
-    for program in ("rustc", "bindgen"):
-        if not shutil.which(program):
-            missing.append(f"{program} is not on the PATH")
     if shutil.which("rustc"):
         found = subprocess.run(["rustc", "--version"], check=False, capture_output=True, text=True).stdout.strip()
         if wanted and found != wanted:
             missing.append(f"rustc on the PATH is '{found}'; this kernel was built with '{wanted}' and takes no other")
     if missing:
         raise Problem("the modules cannot be built for this kernel:\n  " + "\n  ".join(missing))
-    arguments = []
-    if config.get("CONFIG_CC_IS_CLANG") == "y":
-        suffix = re.search(r"-\d+$", os.environ.get("CC", ""))
-        arguments.append("LLVM=" + (suffix.group() if suffix else "1"))
     return tree, arguments
+
+
+def lacking(tree, config):
+    """What a kernel build tree lacks, a line for each."""
+    missing = [f"{name} is off; {why}" for name, why in NEEDED_OPTIONS.items() if config.get(name) != "y"]
+    files = [f"rust/lib{crate}.rmeta" for crate in ("core", "ffi", "bindings", "pin_init", "kernel")]
+    if config.get("CONFIG_RUST_INLINE_HELPERS") == "y":
+        files.append("rust/helpers/helpers_module.bc")
+    for name in files:
+        if not (tree / name).is_file():
+            missing.append(f"{tree}/{name} is missing: the tree needs what its own build of Rust left there")
+    if not list((tree / "rust").glob("libmacros*.so")):
+        missing.append(f"{tree}/rust/libmacros.so is missing: the tree needs the procedural macros of its build")
+    return missing
 
 
 def modules_for(tree):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import build
 import host
 import initramfs
+import own_trees
 import root
 import vm
 from host import BUILD, CHECKOUT, Problem, minutes, say
@@ -119,6 +120,7 @@ def user(report):
     """cargo test for the workspace, and the Loom models; and that nothing outlives us."""
     root.ensure()
     killed(report)
+    own_trees.refusals(report)
     cargo(report, "user-space tests", ["--workspace"], build.cargo_env())
     if (CHECKOUT / "rust/avio_core/tests/loom.rs").exists():
         env = build.cargo_env("cargo-target-loom", RUSTFLAGS="--cfg loom")
@@ -174,6 +176,7 @@ def module(flavour):
         build.modules(flavour)
         build.hostile()
         in_vm(report, "module", MODULE, flavour, timeout=900)
+        own_trees.builds(report)
 
     return run
 
