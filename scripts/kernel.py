@@ -2,6 +2,7 @@
 """The test kernel: its source, its configuration, its build, in two flavours. Everything lies in the cache under a key
 of what went in: fragments, source, and the versions of the compilers."""
 
+import functools
 import json
 import os
 import shutil
@@ -115,9 +116,14 @@ class Kernel:
         return self.path / "installed"
 
     @property
+    def is_users(self):
+        """Whether the tree is one that somebody may work on."""
+        return not self.tree.is_relative_to(CACHE)
+
+    @property
     def binds(self):
         """What a command in the root must see beside checkout and cache."""
-        return [] if self.tree.is_relative_to(CACHE) else [(self.tree, self.tree)]
+        return [(self.tree, self.tree)] if self.is_users else []
 
     def make(self, folder, *arguments, tick=None):
         """Run the kernel's make with its output in the log."""
@@ -162,13 +168,15 @@ class Kernel:
             )
 
 
+@functools.cache
 def ensure(flavour):
-    """The finished kernel of a flavour; made first, with all it needs, if it is not there."""
+    """The finished kernel of a flavour; made first, with all it needs, if it is not there. That of a user's own tree is
+    brought up to date."""
     root.ensure()
     kernel = Kernel(flavour)
-    if not kernel.complete.exists():
+    if kernel.is_users or not kernel.complete.exists():
         with lock():
-            if not kernel.complete.exists():
+            if kernel.is_users or not kernel.complete.exists():
                 kernel.build()
     return kernel
 
