@@ -127,11 +127,10 @@ def lock():
         yield
 
 
-def ensure_packages():
-    """Have the host packages that the root needs, by apt if we are root."""
-    wanted = dict(HOST_PACKAGES)
-    if not IS_ROOT:
-        wanted.update(USER_PACKAGES)
+def ensure_packages(wanted=None):
+    """Have these host packages, or those that the root needs, by apt if we are root."""
+    if wanted is None:
+        wanted = HOST_PACKAGES if IS_ROOT else HOST_PACKAGES | USER_PACKAGES
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = [
         package

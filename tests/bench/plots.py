@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""Draws docs/benchmarks.json as docs/bench-*.svg. Runs in an environment of its own that has matplotlib, which `ensure`
-makes in the cache; `tests/bench.py` calls it so, and only `draw` needs matplotlib."""
+"""Draws docs/benchmarks.json as docs/bench-*.svg. Needs matplotlib; `tests/bench.py` runs it in an environment that has
+it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
-MATPLOTLIB = "matplotlib==3.10.*"
 # What a bar is made of, from its foot: the key in a row, and its name in the legend.
 RATE = [("iops", None)]
 CROSSINGS = [("doorbells", "doorbells"), ("interrupts", "interrupts"), ("other_exits", "other exits")]
@@ -16,17 +13,6 @@ CPU = [("cpu_guest_us", "guest"), ("cpu_host_us", "host")]
 COUNTED = [("instructions", None)]
 LICENCE = "SPDX-License-Identifier: GPL-2.0 OR Apache-2.0"
 BARS = ["#2a6f97", "#e09f3e", "#8d99ae"]
-
-
-def ensure(cache):
-    """The Python that has matplotlib; made first if it is not there."""
-    folder = cache / "plots"
-    python = folder / "bin" / "python"
-    if not (folder / ".complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MATPLOTLIB], check=True)
-        (folder / ".complete").touch()
-    return python
 
 
 def bars(axes, rows, parts, title):
