@@ -5,7 +5,7 @@
 //!
 //! Threads: the main one starts a machine and, after the guest's reset, another one. The machine's thread waits for input
 //! and for the end ([`event_loop`]); each virtual processor has one ([`vcpu`]); one serves the control socket and watches
-//! the backing devices ([`control`]); one resets SCSI disks ([`resets`]). All but the main one are confined ([`seccomp`]).
+//! the backing devices ([`control`]); one resets SCSI disks ([`resets`]). Each is confined to what it does ([`seccomp`]).
 
 mod acpi;
 mod adapter;
@@ -56,6 +56,7 @@ use crate::control::Control;
 use crate::exit::Outcome;
 use crate::input::Input;
 use crate::inventory::{Inventory, Shared};
+use crate::seccomp::Filter;
 use crate::state::State;
 use crate::terminal::RawMode;
 
@@ -71,6 +72,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
+    let filter = Filter::of_process(!args.no_seccomp);
+    filter
+        .and_then(|it| it.apply())
+        .map_err(|e| error_chain(&e))?;
     let plan = plan::plan(args).map_err(|e| e.to_string())?;
     limits::raise(&plan, args.cgroup.is_some())?;
     let state = match &args.state {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! System call filters: what each kind of thread may still ask of the kernel once the guest runs. Anything else
-//! kills the process; the kernel's audit log then has the number of the call.
+//! System call filters: what each kind of thread may still ask of the kernel once the guest runs, and what none may from
+//! the beginning. Anything else kills the process; the kernel's audit log then has the number of the call.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use avio_abi::ioctl;
@@ -49,6 +50,56 @@ const COMMON: [i64; 23] = [
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
     libc::SYS_write,
+];
+
+/// What no thread ever asks for, the main one included: other programs, processes and users, another view of the files, a
+/// change of the system, and ways round this filter.
+const NEVER: [i64; 45] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_adjtimex,
+    libc::SYS_bpf,
+    libc::SYS_capset,
+    libc::SYS_chroot,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_finit_module,
+    libc::SYS_fork,
+    libc::SYS_fsopen,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_setup,
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_move_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_personality,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setgid,
+    libc::SYS_setgroups,
+    libc::SYS_sethostname,
+    libc::SYS_setns,
+    libc::SYS_setresgid,
+    libc::SYS_setresuid,
+    libc::SYS_setuid,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+    libc::SYS_vfork,
 ];
 
 /// Besides, calls of the event loop and of the end.
@@ -144,11 +195,24 @@ const CONTROL_IOCTLS: [u32; 13] = [
     libc::FIONBIO as u32,
 ];
 
+/// What is asked of each call.
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
 /// A filter, or none at all.
 #[derive(Clone)]
 pub struct Filter(Option<Arc<BpfProgram>>);
 
 impl Filter {
+    /// Of the main thread, and of all that it starts: each of those has a closer one besides. Without `on` it lets
+    /// everything pass.
+    pub fn of_process(on: bool) -> Result<Self, Error> {
+        if !on {
+            return Ok(Self(None));
+        }
+        let rules = NEVER.iter().map(|call| (*call, Vec::new())).collect();
+        program(rules, SeccompAction::Allow, SeccompAction::KillProcess).map(|p| Self(Some(p)))
+    }
+
     /// Confines the calling thread for good.
     pub fn apply(&self) -> Result<(), Error> {
         match &self.0 {
@@ -174,11 +238,7 @@ impl Filters {
     /// Compiles them; without `on` they let everything pass.
     pub fn new(on: bool) -> Result<Self, Error> {
         let filter = |calls: &[i64], ioctls: &[u32]| {
-            let program = if on {
-                Some(Arc::new(compile(calls, ioctls)?))
-            } else {
-                None
-            };
+            let program = on.then(|| compile(calls, ioctls)).transpose()?;
             Ok(Filter(program))
         };
         Ok(Self {
@@ -190,9 +250,22 @@ impl Filters {
     }
 }
 
-fn compile(calls: &[i64], ioctls: &[u32]) -> Result<BpfProgram, Error> {
-    let failed = |e: seccompiler::BackendError| Error::Compile(e.to_string());
-    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> = COMMON
+fn failed(error: seccompiler::BackendError) -> Error {
+    Error::Compile(error.to_string())
+}
+
+fn program(
+    rules: Rules,
+    otherwise: SeccompAction,
+    then: SeccompAction,
+) -> Result<Arc<BpfProgram>, Error> {
+    let filter = SeccompFilter::new(rules, otherwise, then, TargetArch::x86_64).map_err(failed)?;
+    filter.try_into().map(Arc::new).map_err(failed)
+}
+
+/// Lets only these calls pass.
+fn compile(calls: &[i64], ioctls: &[u32]) -> Result<Arc<BpfProgram>, Error> {
+    let mut rules: Rules = COMMON
         .iter()
         .chain(calls)
         .map(|call| (*call, Vec::new()))
@@ -232,14 +305,7 @@ fn compile(calls: &[i64], ioctls: &[u32]) -> Result<BpfProgram, Error> {
         rules.insert(call, vec![rule.map_err(failed)?]);
     }
 
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )
-    .map_err(failed)?;
-    filter.try_into().map_err(failed)
+    program(rules, SeccompAction::KillProcess, SeccompAction::Allow)
 }
 
 fn argument(
@@ -284,5 +350,7 @@ mod tests {
     fn all_filters_compile() {
         assert!(Filters::new(true).is_ok());
         assert!(Filters::new(false).unwrap().vcpu.apply().is_ok());
+        assert!(Filter::of_process(true).unwrap().0.is_some());
+        assert!(Filter::of_process(false).unwrap().0.is_none());
     }
 }
