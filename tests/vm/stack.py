@@ -2,6 +2,7 @@
 """In the VM: guests in our VMM do real disk I/O through avio_host.ko onto loop, null_blk and brd devices, and the host
 checks what is on the backing afterwards. Arguments: the guest's initramfs, and `brief` for a selection of the cases."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -74,16 +75,30 @@ def guest_disk(guest, number):
     return names[number - 1]
 
 
+def confined(process):
+    """Each thread of a VMM has the filter of the whole process, and all but the main one theirs besides."""
+    threads = {}
+    for task in Path(f"/proc/{process}/task").iterdir():
+        status = dict(line.split(":\t", 1) for line in (task / "status").read_text(encoding="ascii").splitlines() if ":\t" in line)
+        # The workers of queues are the kernel's.
+        if not status["Name"].startswith("avio-stor-q"):
+            threads[status["Name"], task.name] = (status["Seccomp"], int(status["Seccomp_filters"]))
+    main = threads.pop(("avio-vmm", str(process)))
+    equal(main, ("2", 1), "seccomp mode and number of filters of the main thread")
+    equal(set(threads.values()), {("2", 2)}, f"seccomp modes and numbers of filters of {threads}")
+
+
 def counting(device):
     """The module's counters are there while an adapter lives, move, and name no broken queue."""
     with case("stack:counters-move"):
-        guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True)
+        guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1")
         try:
             wait_for(lambda: guest.said("GUEST-BUSY"), 60, f"the guest's I/O; it said: {guest.tail()}")
             names = ("requests", "read_bytes", "write_bytes", "doorbells", "interrupts")
             before = counters()[0]
             wait_for(lambda: all(counters()[0].get(n, 0) > before.get(n, 0) for n in names), 60, f"{names} to grow")
             check("broken=no" in counters()[1], f"a queue is broken: {counters()[1]}")
+            confined(guest.process.pid)
         finally:
             guest.kill()
 
@@ -91,7 +106,7 @@ def counting(device):
 def in_use(device):
     """The module stays while a guest uses it, survives its VMM's sudden death, and can go after it."""
     with case("stack:rmmod-refused-while-in-use"):
-        guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True)
+        guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1")
         try:
             wait_for(lambda: guest.said("GUEST-BUSY"), 60, f"the guest's I/O; it said: {guest.tail()}")
             done = subprocess.run(["rmmod", "avio_host"], check=False, capture_output=True, text=True)
@@ -115,6 +130,8 @@ def two_guests(first, second):
             Guest("hello", [f"path={first}"], INITRD, memory=256, huge=huge, append="avio_disks=1"),
             Guest("hello", [f"path={second}"], INITRD, memory=256, append="avio_disks=1"),
         ]
+        free = lambda: next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines() if "HugePages_Free" in line)
+        wait_for(lambda: free() <= 140 - 128, 60, "one guest to have 256 MiB of huge pages")
         for guest in guests:
             guest.wait(120)
         for guest in guests:
@@ -123,10 +140,19 @@ def two_guests(first, second):
         check(huge, "the VM had not enough memory for 140 huge pages")
 
 
+def many_processors(device):
+    """As many processors as the VMM has for a guest, each with a queue."""
+    with case("stack:16-processors"):
+        guest = Guest("hello", [f"path={device}"], INITRD, cpus=16, append="avio_disks=1")
+        guest.wait(240)
+        guest.report("16-processors")
+        check(guest.said("queue pairs: 16, of"), "the guest's driver found no 16 queue pairs")
+
+
 def reset(device):
     """A guest's reset ends the VMM in good order."""
     with case("stack:guest-reset"):
-        guest = Guest("reset", [f"path={device}"], INITRD, append="avio_disks=1", quiet=True, kernel=GUEST_IMAGE)
+        guest = Guest("reset", [f"path={device}"], INITRD, append="avio_disks=1", kernel=GUEST_IMAGE)
         guest.wait(90)
         check(guest.said("GUEST-RESETS"), f"the guest never came to its reset: {guest.tail()}")
 
@@ -138,6 +164,16 @@ def reload_module(times):
             remove()
             check(not DEVICE.exists(), f"{DEVICE} is left after rmmod")
             insert()
+
+
+@contextlib.contextmanager
+def away(path):
+    """A device node that is not there, until the end of the block."""
+    os.rename(path, f"{path}.away")
+    try:
+        yield
+    finally:
+        os.rename(f"{path}.away", path)
 
 
 def refusals(device):
@@ -155,6 +191,10 @@ def refusals(device):
     common = ["--initrd", INITRD, "--cmdline", "console=ttyS0", "--cpus", 1, "--memory", 256]
     fails("bad-kernel", [vmm, "--kernel", "/etc/passwd", *common, "--disk", f"path={device}"], "/etc/passwd", "kernel")
     fails("no-such-disk", [vmm, "--kernel", image, *common, "--disk", "path=/dev/nothing"], "/dev/nothing")
+    limited = ["setpriv", "--bounding-set=-ipc_lock", "prlimit", "--memlock=1048576"]
+    fails("too-little-lockable-memory", [*limited, vmm, "--kernel", image, *common, "--disk", f"path={device}"], "RLIMIT_MEMLOCK is too low")
+    with away("/dev/kvm"):
+        fails("no-kvm", [vmm, "--kernel", image, *common, "--disk", f"path={device}"], "/dev/kvm")
     fails("a-file-as-disk", [vmm, "--kernel", image, *common, "--disk", "path=/etc/passwd"], "/etc/passwd", "block device")
     remove()
     fails("no-module", [vmm, "--kernel", image, *common, "--disk", f"path={device}"], "avio-stor", "avio_host")
@@ -184,6 +224,7 @@ def main():
         counting("/dev/nullb0")
         reset("/dev/nullb0")
         two_guests(first, "/dev/ram0")
+        many_processors("/dev/ram0")
         refusals("/dev/ram0")
     with case("stack:module-remove"):
         remove()
