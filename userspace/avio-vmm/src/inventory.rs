@@ -13,6 +13,7 @@ use avio_control::Disk;
 use crate::backing::{self, Backing, Number};
 use crate::cgroups::{self, Cgroups};
 use crate::plan;
+use crate::resets::Turns;
 use crate::state::{self, State};
 
 /// Why disks cannot be attached together.
@@ -74,6 +75,8 @@ pub struct Inventory {
     pub cgroups: Option<Arc<Cgroups>>,
     /// Which backings the guest knows.
     pub state: State,
+    /// Which LUNs' disks may be reset.
+    pub turns: Arc<Turns>,
 }
 
 /// The inventory as threads share it. Its lock may be held while a device is opened; no vCPU thread takes it.
@@ -111,6 +114,7 @@ impl Inventory {
             adapters: Vec::with_capacity(plan.len()),
             cgroups,
             state,
+            turns: Arc::default(),
         };
         for adapter in plan {
             if let Some(cgroups) = &inventory.cgroups {

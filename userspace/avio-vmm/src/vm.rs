@@ -129,7 +129,7 @@ impl Machine {
             .map_err(kvm_call("connect the serial interrupt"))?;
         let serial = Arc::new(Mutex::new(Serial::new(interrupt, room.clone())));
 
-        let (resets, asked) = resets::channel();
+        let (resets, asked) = resets::channel(&inventory.lock().turns);
         let adapters = adapters::create(&vm, &memory, args, &inventory.lock(), &notice, &resets)?;
         let hbas = adapters.iter().map(Adapter::hba).collect();
         let mut functions: Vec<Box<dyn Function>> = vec![Box::new(HostBridge::new())];

@@ -16,6 +16,9 @@ pub const BLKGETDISKSEQ: u32 = 0x8008_1280;
 /// Resets a SCSI device.
 pub const SG_SCSI_RESET: u32 = 0x2284;
 const SG_SCSI_RESET_DEVICE: i32 = 1;
+/// Without it the kernel goes on to the target, the bus and the host if the device does not take its reset, and with
+/// them to other guests' disks.
+const SG_SCSI_RESET_NO_ESCALATE: i32 = 0x100;
 
 /// Calls the module with `arg`, and puts the answer there, also when it fails.
 pub fn exchange<T: Wire>(module: &File, request: u32, arg: &mut T) -> io::Result<()> {
@@ -51,10 +54,11 @@ pub fn disk_sequence(disk: &File) -> io::Result<u64> {
     checked(result).map(|()| sequence)
 }
 
-/// Resets a SCSI disk, which may take long.
+/// Resets a SCSI disk and nothing beside it, which may take long.
 pub fn scsi_reset(disk: &File) -> io::Result<()> {
+    let what = SG_SCSI_RESET_DEVICE | SG_SCSI_RESET_NO_ESCALATE;
     // SAFETY: the call reads an int and writes no memory of ours.
-    let result = unsafe { ioctl_with_ref(disk, u64::from(SG_SCSI_RESET), &SG_SCSI_RESET_DEVICE) };
+    let result = unsafe { ioctl_with_ref(disk, u64::from(SG_SCSI_RESET), &what) };
     checked(result)
 }
 
