@@ -31,7 +31,7 @@ pub struct Identity {
 pub struct Facts {
     /// Which it is.
     pub identity: Identity,
-    /// Its serial number; empty if it has none.
+    /// The serial number for the guest; empty if there is none.
     pub serial: String,
     /// Its world-wide name as bytes; zero if it has none.
     pub wwn: [u8; 16],
@@ -56,14 +56,10 @@ impl Facts {
         };
         let wwid = text(&disk, "wwid").or_else(|| text(&disk, "device/wwid"));
         let serial = text(&disk, "serial").or_else(|| text(&disk, "device/serial"));
+        let of_disk = disk_identity(&disk, &wwid, &serial);
         let own = match &part {
-            Some(part) => partition_identity(&node).or_else(|| {
-                Some(format!(
-                    "{} partition {part}",
-                    disk_identity(&disk, &wwid, &serial)?
-                ))
-            }),
-            None => disk_identity(&disk, &wwid, &serial),
+            Some(part) => partition_identity(&node, part, of_disk),
+            None => of_disk,
         };
         let identity = Identity {
             own: own.is_some(),
@@ -71,7 +67,7 @@ impl Facts {
         };
         Some(Self {
             identity,
-            serial: shown(&serial.unwrap_or_default()),
+            serial: shown_serial(&disk, serial, part.as_deref()),
             wwn: wwid
                 .as_deref()
                 .and_then(wwn)
@@ -91,12 +87,17 @@ fn text(node: &Path, attribute: &str) -> Option<String> {
     (!trimmed.is_empty()).then(|| trimmed.to_string())
 }
 
-fn partition_identity(node: &Path) -> Option<String> {
-    let uevent = text(node, "uevent")?;
+/// The partition's disk, and which it is there: by its UUID, or else by its number. A copy of the disk has the same UUIDs,
+/// so that they say enough only where the disk itself has nothing to be known by.
+fn partition_identity(node: &Path, number: &str, disk: Option<String>) -> Option<String> {
+    let uevent = text(node, "uevent").unwrap_or_default();
     let uuid = uevent
         .lines()
-        .find_map(|line| line.strip_prefix("PARTUUID="))?;
-    Some(format!("partition {uuid}"))
+        .find_map(|line| line.strip_prefix("PARTUUID="));
+    match disk {
+        Some(disk) => Some(format!("{disk} partition {}", uuid.unwrap_or(number))),
+        None => Some(format!("partition {}", uuid?)),
+    }
 }
 
 /// The first thing that the device has of: world-wide name, serial number, UUID of what it is made by, image file.
@@ -115,11 +116,41 @@ fn disk_identity(disk: &Path, wwid: &Option<String>, serial: &Option<String>) ->
         .or_else(file)
 }
 
-/// A serial number as the guest can be shown it.
-fn shown(serial: &str) -> String {
-    let printable = serial.chars().filter(|c| c.is_ascii_graphic() || *c == ' ');
-    let kept: String = printable.take(SERIAL).collect();
-    kept.trim().to_string()
+/// The serial number as the guest can be shown it, where links are named by it: the disk's own, or the UUID of what it is
+/// made by, and what tells apart those that have it in common, the namespaces of an NVMe controller and the partitions of
+/// a disk.
+fn shown_serial(disk: &Path, serial: Option<String>, part: Option<&str>) -> String {
+    let made = || text(disk, "dm/uuid").or_else(|| text(disk, "md/uuid"));
+    let own = serial.or_else(made).unwrap_or_default();
+    let printable = own.chars().filter(|c| c.is_ascii_graphic() || *c == ' ');
+    let mut shown = printable.collect::<String>().trim().to_string();
+    if shown.is_empty() {
+        return shown;
+    }
+    if let Some(namespace) = text(disk, "nsid") {
+        shown += &format!("-n{namespace}");
+    }
+    if let Some(part) = part {
+        shown += &format!("-part{part}");
+    }
+    shortened(shown)
+}
+
+/// At most [`SERIAL`] characters. What tells two long ones apart can be anywhere in them: LVM's begin alike, and those of
+/// kpartx end alike. So a digest of the whole stands for the beginning. It must be the same in every version.
+fn shortened(serial: String) -> String {
+    if serial.len() <= SERIAL {
+        return serial;
+    }
+    // FNV-1a.
+    let digest = serial
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |digest: u64, byte| {
+            (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    let digest = format!("{digest:016x}-");
+    let end = &serial[serial.len() - (SERIAL - digest.len())..];
+    digest + end
 }
 
 /// The bytes of a NAA, EUI-64 or NGUID name as sysfs writes them.
@@ -229,12 +260,61 @@ mod tests {
         let facts = facts("part", &part);
         assert_eq!(facts.identity.text, "wwn eui.0011223344556677 partition 1");
         assert_eq!((facts.wwn, facts.sectors, facts.sequence), ([0; 16], 64, 9));
-        let uevent = ("part/uevent", "MAJOR=8\nPARTUUID=ab-01\n");
-        let with = [part[0], part[1], part[2], uevent];
+    }
+
+    #[test]
+    fn a_copied_partition_is_not_the_one_that_was_copied() {
+        let part = [
+            ("part/partition", "1\n"),
+            ("part/size", "64\n"),
+            ("part/uevent", "MAJOR=8\nPARTUUID=ab-01\n"),
+        ];
+        let on = |wwid: &'static str| {
+            let attributes = [&part[..], &[("wwid", wwid)]].concat();
+            identity("partuuid", &attributes)
+        };
+        let own = |text: &str| (text.to_string(), true);
+        assert_eq!(on("naa.50\n"), own("wwn naa.50 partition ab-01"));
+        assert_eq!(on("naa.51\n"), own("wwn naa.51 partition ab-01"));
+        assert_eq!(identity("partuuid-only", &part), own("partition ab-01"));
+        let made_up = "device 8:1 of 64 sectors".to_string();
+        assert_eq!(identity("nameless", &part[..2]), (made_up, false));
+    }
+
+    #[test]
+    fn what_shares_a_serial_number_shows_one_of_its_own() {
+        let serial = |name: &str, attributes: &[(&str, &str)]| facts(name, attributes).serial;
+        let disk = ("device/serial", " S1 \n");
+        let part = |number| [disk, ("part/partition", number), ("part/size", "64\n")];
+        assert_eq!(serial("part-1", &part("1\n")), "S1-part1");
+        assert_eq!(serial("part-2", &part("2\n")), "S1-part2");
+        assert_eq!(serial("nvme", &[disk, ("nsid", "7\n")]), "S1-n7");
+        let [first, second, third] = part("2\n");
+        let namespace = [first, second, third, ("nsid", "7\n")];
+        assert_eq!(serial("nvme-part", &namespace), "S1-n7-part2");
+        assert_eq!(serial("crypt", &[("dm/uuid", "CRYPT-x\n")]), "CRYPT-x");
+        assert_eq!(serial("raid", &[("md/uuid", "0a-1b\n")]), "0a-1b");
+        assert_eq!(serial("image", &[("loop/backing_file", "/a\n")]), "");
         assert_eq!(
-            identity("partuuid", &with),
-            ("partition ab-01".into(), true)
+            serial("blank", &[("serial", " \u{1} \n"), ("nsid", "1\n")]),
+            ""
         );
+    }
+
+    #[test]
+    fn long_serial_numbers_are_shortened_and_still_differ() {
+        let most = "x".repeat(SERIAL);
+        assert_eq!(shortened(most.clone()), most);
+        // The digest of the whole was taken with another program.
+        let wwn = "mpath-3600508b400105e210000900000490000";
+        let first = shortened(format!("part1-{wwn}"));
+        assert_eq!(first, "ff022fcdf4cb4119-0105e210000900000490000");
+        assert_eq!(first.len(), SERIAL);
+        assert_ne!(first, shortened(format!("part2-{wwn}")));
+        let group = "LVM-".to_string() + &"g".repeat(32);
+        let volume = |last| shortened(group.clone() + &"v".repeat(31) + last);
+        assert_ne!(volume("1"), volume("2"));
+        assert_eq!(volume("1"), volume("1"));
     }
 
     #[test]
