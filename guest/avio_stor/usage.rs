@@ -128,18 +128,24 @@ impl Usage {
     /// Says why an open was refused, and what to do. Not each time, so that nobody can flood the log. The first time is
     /// when the kernel looks for partitions, as soon as there is a disk.
     fn explain(&self, lun: u16, times: u32) {
-        let serial = read(&self.registers, lun)
+        let (wwn, serial, sectors) = read(&self.registers, lun)
             .ok()
             .flatten()
-            .and_then(|info| texts(lun, &info).ok())
-            .map_or([0; 64], |texts| texts.serial);
+            .and_then(|info| Some((texts(lun, &info).ok()?, info.sectors)))
+            .map_or(([0; 64], [0; 64], 0), |(texts, sectors)| {
+                (texts.wwid, texts.serial, sectors)
+            });
         let name = disk_name(self.disk(lun).unwrap_or(0));
+        let wwn = CStr::from_bytes_until_nul(&wwn).unwrap_or(c"");
         let serial = CStr::from_bytes_until_nul(&serial).unwrap_or(c"");
         let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"");
+        // Many backings have neither.
+        let label = |text: &CStr, label| if text.is_empty() { "" } else { label };
+        let (wwn_label, serial_label) = (label(wwn, ", WWN "), label(serial, ", serial "));
         let adapter = self.adapter();
         dev_err!(
             self.device,
-            "/dev/gvsd{adapter}, LUN {lun}: its backing was replaced by another one, serial {serial}. Every open of /dev/{name} fails ({times} so far) until you type: gvsdmgr replace_dsk -D /dev/gvsd{adapter} -q lun=/dev/{name}\n"
+            "/dev/gvsd{adapter}, LUN {lun}: its backing was replaced by another one of {sectors} sectors of 512 bytes{wwn_label}{wwn}{serial_label}{serial}. Every open of /dev/{name} fails ({times} so far) until you type: gvsdmgr replace_dsk -D /dev/gvsd{adapter} -q lun=/dev/{name}\n"
         );
     }
 
