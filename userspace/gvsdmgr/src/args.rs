@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(short = 'D', value_name = "/dev/gvsdN")]
     pub device: PathBuf,
 
-    /// Which LUNs: lun=all, lun=/dev/avioX, lun=NUMBER or tgt=all
+    /// Which LUNs: lun=all, lun=/dev/avioX, lun=NUMBER or tgt=all. A target is a LUN here: tgt=all means all LUNs
     #[arg(short, value_name = "QUALIFIER")]
     pub qualifier: Option<Qualifier>,
 
@@ -75,7 +75,7 @@ pub enum Command {
 pub enum Task {
     /// Abort one request of a LUN: see -r
     Abort,
-    /// Abort all requests of the LUNs
+    /// Reset each of the LUNs: abort all its requests
     Reset,
 }
 
