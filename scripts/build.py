@@ -25,6 +25,7 @@ NEEDED_OPTIONS = {
     "CONFIG_EVENTFD": "doorbells and interrupts are eventfds",
     "CONFIG_PCI_MSI": "avio_stor's adapter has MSI-X interrupts",
 }
+UDEV_RULES = CHECKOUT / "guest" / "60-avio.rules"
 
 
 def module(name, flavour="normal"):
@@ -100,8 +101,8 @@ def modules_for(tree):
 
 
 def install(tree):
-    """Install modules and programs on this machine, both made with its own compilers, as what the toolchain root makes
-    may need a newer C library. DESTDIR and PREFIX as usual."""
+    """Install modules, programs and the guest's udev rules on this machine; what is compiled is made with its own
+    compilers, as what the toolchain root makes may need a newer C library. DESTDIR and PREFIX as usual."""
     if not tree:
         raise Problem("say for which kernel: make install KDIR=/path/to/kernel/build (the test kernel is not installed)")
     if not shutil.which("cargo"):
@@ -117,7 +118,9 @@ def install(tree):
         line.append(f"INSTALL_MOD_PATH={os.environ['DESTDIR']}")
     if subprocess.run(line, check=False).returncode:
         raise Problem("modules_install failed; see above")
-    prefix = Path(os.environ.get("DESTDIR", "") + (os.environ.get("PREFIX") or "/usr/local"))
+    destination, prefix = os.environ.get("DESTDIR", ""), os.environ.get("PREFIX") or "/usr/local"
+    install_rules(destination, prefix)
+    prefix = Path(destination + prefix)
     programs, manuals = prefix / "bin", prefix / "share" / "man" / "man8"
     for folder in (programs, manuals):
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,16 @@ def install(tree):
         page = subprocess.run([program, "--man"], check=True, capture_output=True).stdout
         (manuals / f"{name}.8").write_bytes(page)
         say(f"installed {programs / name} and its manual page")
+
+
+def install_rules(destination, prefix):
+    """Install the udev rules for the disks that a guest sees."""
+    # /usr/lib is for what comes with the system, as a package with the prefix /usr does, and /etc for the rest: below
+    # another prefix not every udev looks.
+    folder = Path(destination + ("/usr/lib" if Path(prefix) == Path("/usr") else "/etc")) / "udev" / "rules.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(UDEV_RULES, folder / UDEV_RULES.name)
+    say(f"installed {folder / UDEV_RULES.name}: names for the disks in a guest")
 
 
 def cargo_env(target="cargo-target", **more):
