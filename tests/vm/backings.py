@@ -51,6 +51,12 @@ def sectors(device):
     return int(sh("blockdev", "--getsz", device))
 
 
+def scsi_disk():
+    """The disk of scsi_debug: its place in sysfs, and its path."""
+    place = next(Path("/sys/bus/pseudo/drivers/scsi_debug/adapter0").glob("host*/target*/*:*"))
+    return place, f"/dev/{next((place / 'block').iterdir()).name}"
+
+
 def dm(name, *table):
     """A device-mapper device of these lines; its path."""
     load = subprocess.run(

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 
-from backings import dm, linear, loop, null_blk, standing_still
+from backings import dm, linear, loop, null_blk, scsi_disk, standing_still
 from common import BIN, GUEST_IMAGE, case, check, equal, sh, wait_for
 from machine import SOCKET, host_sum, requests_of
 
@@ -68,8 +68,7 @@ def udev_rules(guest, control):
         part = guest.do(f"ls -d /sys/block/{first}/{first}* | sed 's,.*/,/dev/,'").strip()
         named("/dev/disk/by-id/avio-FIRST-part1", part)
         named(f"{path}0-part1", part)
-        disk = sh("sh", "-c", "ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*:*/block").strip()
-        control("add-lun", lun=17, disk={"path": f"/dev/{disk}", "serial": "a b/c"})
+        control("add-lun", lun=17, disk={"path": scsi_disk()[1], "serial": "a b/c"})
         guest.wait_disks(3)
         added = guest.disk_of(17)
         wwn = f"/dev/disk/by-id/wwn-{guest.do(f'attribute {added} wwid').strip()}"

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from backings import dm, linear, loop, null_blk, remove_null_blk, standing_still
+from backings import dm, linear, loop, null_blk, remove_null_blk, scsi_disk, standing_still, write
 from common import case, check, equal, finish, insert, modprobe, remove, sh, wait_for
 from lifecycle import kexec, quiesced, udev_rules
 from machine import Machine, host_sum, requests_of
@@ -35,6 +35,11 @@ def hot_add(guest, control):
         remove_null_blk("other")
 
 
+def at_work(guest, disk):
+    """Wait until a disk has requests in flight: what is begun in the background may take its time."""
+    guest.do(f"until grep -q '[1-9]' /sys/block/{disk}/inflight; do sleep 0.05; done")
+
+
 def hot_remove(guest, control):
     """A disk in use stays, unless it is taken by force: then its I/O ends in errors, and its neighbour's does not."""
     disk = guest.disk_of(7)
@@ -45,7 +50,8 @@ def hot_remove(guest, control):
         guest.do("kill $(cat /tmp/holder)")
     with case("storage:S7-S9-forced-removal-under-load"):
         guest.do(f"beside {guest.disk_of(0)}")
-        guest.do(f"(fio --name=doomed --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 >/tmp/doomed 2>&1; echo ended >>/tmp/doomed) </dev/null & sleep 1")
+        guest.do(f"(fio --name=doomed --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 >/tmp/doomed 2>&1; echo ended >>/tmp/doomed) </dev/null &")
+        at_work(guest, disk)
         control("remove-lun", lun=7, force=True)
         guest.do("until grep -q '^ended' /tmp/doomed; do sleep 0.1; done; grep -qi error /tmp/doomed")
         guest.wait_disks(2)
@@ -73,14 +79,14 @@ def resize(guest, control):
 def gate(guest, control):
     """S12: another device behind a LUN: not one byte of it is touched until somebody in the guest says so."""
     with case("storage:S12-replacement-gate"):
-        old, new = null_blk("old", 16), null_blk("new", 16)
+        old, new = null_blk("old", 16), null_blk("new", 24)
         control("add-lun", disk={"path": old}, lun=11)
         guest.wait_disks(3)
         disk = guest.disk_of(11)
         guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         before, since = requests_of(new), guest.log_length()
         control("replace-lun", lun=11, disk={"path": new})
-        guest.logged(since, "LUN 11", "replace_dsk")
+        guest.logged(since, "LUN 11", f"{24 << 11} sectors", "replace_dsk")
         guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
@@ -167,9 +173,9 @@ def lost_and_back(guest, control):
     """A backing that vanishes is told to the guest with no I/O needed, and so is its return."""
     with case("storage:S2-loss-and-return"):
         modprobe("scsi_debug", "dev_size_mb=16", "delay=0")
-        place = Path(sh("sh", "-c", "ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*:*").split()[0])
+        place, path = scsi_disk()
         link = Path("/tmp/by-id")
-        link.symlink_to(f"/dev/{next((place / 'block').iterdir()).name}")
+        link.symlink_to(path)
         control("add-lun", disk={"path": str(link)}, lun=15)
         guest.wait_disks(3)
         disk = guest.disk_of(15)
@@ -183,7 +189,7 @@ def lost_and_back(guest, control):
         # The VMM has the old device open, so that its name is taken; here we are udev.
         wait_for((place / "block").is_dir, 20, "the disk's return")
         link.unlink()
-        link.symlink_to(f"/dev/{next((place / 'block').iterdir()).name}")
+        link.symlink_to(scsi_disk()[1])
         control("rescan-lun", lun=15)
         guest.logged(since, "LUN 15", "back")
         guest.do(f"dd if=/dev/{disk} bs=64k skip=16 count=16 iflag=direct | cmp - /tmp/pattern")
@@ -191,12 +197,65 @@ def lost_and_back(guest, control):
         guest.wait_disks(2)
 
 
+def gone(guest, disk):
+    """Wait until the guest has no such disk any more."""
+    guest.do(f"until [ ! -e /sys/block/{disk} ]; do sleep 0.1; done")
+
+
+def scsi(guest, control):
+    """The guest sees which SCSI disk it has, and what it does to the LUN reaches that disk and no other."""
+    (place, path), errors = scsi_disk(), Path("/sys/kernel/debug/scsi_debug")
+    serial, wwn = ((place / name).read_text(encoding="ascii").strip() for name in ("serial", "wwid"))
+
+    def resets(what):
+        return sh("dmesg").count(f"doing {what} reset")
+
+    with case("storage:serial-number-and-name-are-the-disks-own"):
+        control("add-lun", lun=18, disk={"path": path})
+        guest.wait_disks(3)
+        disk = guest.disk_of(18)
+        check(serial and wwn.startswith("naa."), f"the disk has serial number {serial!r} and name {wwn!r}")
+        equal(guest.do(f"attribute {disk} serial").strip(), serial, "serial number")
+        equal(guest.do(f"attribute {disk} wwid").strip(), wwn.replace("naa.", "0x"), "world-wide name")
+    with case("storage:reset-of-a-lun-reaches-its-disk-only"):
+        # It says what it resets, and no reset of the device is successful.
+        write("/sys/bus/pseudo/drivers/scsi_debug/opts", "0x2000")
+        write(errors / place.name / "error", "4 1 0xff")
+        reset, begun = f"gvsdmgr -f task_mgmt -D /dev/gvsd0 -q lun=/dev/{disk} -t reset", time.monotonic()
+        guest.do(reset)
+        wait_for(lambda: resets("device"), 20, "the disk's reset")
+        guest.do(f"for n in $(seq 10); do {reset} || exit 1; done; dd if=/dev/{disk} of=/dev/null bs=4k count=16 iflag=direct")
+        done, elapsed = resets("device"), time.monotonic() - begun
+        check(done <= 1 + elapsed / 10, f"{done} resets of the disk in {elapsed:.1f} s")
+        equal([resets(what) for what in ("target", "bus", "host")], [0, 0, 0], "resets of target, bus and host")
+        write(errors / place.name / "error", "- 4 0xff")
+        write("/sys/bus/pseudo/drivers/scsi_debug/opts", "0")
+        control("remove-lun", lun=18)
+        gone(guest, disk)
+    with case("storage:resize-of-a-partition"):
+        sh("sh", "-c", f"printf 'label: gpt\n,4M\n' | sfdisk -q {path}")
+        wait_for(Path(f"{path}1").exists, 20, "the partition")
+        control("add-lun", lun=19, disk={"path": f"{path}1"})
+        guest.wait_disks(3)
+        disk = guest.disk_of(19)
+        equal(guest.do(f"attribute {disk} serial").strip(), f"{serial}-part1", "serial number")
+        equal(guest.do(f"attribute {disk} size").strip(), str(4 << 11), "capacity before")
+        sh("sh", "-c", f"printf ',8M\\n' | sfdisk -q --no-reread --no-tell-kernel -N 1 {path}")
+        sh("partx", "--update", "--nr", 1, path)
+        control("rescan-lun", lun=19)
+        guest.do(f"until_is {8 << 11} attribute {disk} size")
+        control("remove-lun", lun=19)
+        gone(guest, disk)
+        sh("sfdisk", "--delete", "-q", path)
+
+
 def unbound(guest):
     """The driver leaves under load, and comes back."""
     with case("storage:driver-leaves-under-load"):
         disk = guest.disk_of(1)
         address = guest.do("basename $(ls -d /sys/bus/pci/drivers/avio_stor/0000:*)").strip()
-        guest.do(f"fio --name=u --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/u 2>&1 & sleep 1")
+        guest.do(f"fio --name=u --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/u 2>&1 &")
+        at_work(guest, disk)
         guest.do(f"echo {address} > /sys/bus/pci/drivers/avio_stor/unbind")
         guest.do("while pidof fio; do sleep 0.1; done; [ -z \"$(disks)\" ]")
         guest.do(f"echo {address} > /sys/bus/pci/drivers/avio_stor/bind; wait_disks 2")
@@ -211,7 +270,7 @@ def main():
         guest = Machine(disks, INITRD, cpus=2)
         guest.ready()
         control = guest.control()
-    for step in (hot_add, hot_remove, resize, gate, ranges, limits, stuck, lost_and_back, quiesced):
+    for step in (hot_add, hot_remove, resize, gate, ranges, limits, stuck, lost_and_back, scsi, quiesced):
         step(guest, control)
     unbound(guest)
     udev_rules(guest, control)
