@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "shim_host.h"
+#include <linux/blk-mq.h>
 #include <linux/debugfs.h>
 #include <linux/eventfd.h>
 #include <linux/file.h>
@@ -76,6 +77,14 @@ bool avio_bdev_fua(struct block_device *bdev)
 bool avio_bdev_rotational(struct block_device *bdev)
 {
 	return bdev_rot(bdev);
+}
+
+/* A driver that may sleep over a request does not say so where it says that it knows REQ_NOWAIT. */
+bool avio_bdev_nowait(struct block_device *bdev)
+{
+	const struct blk_mq_tag_set *set = bdev_get_queue(bdev)->tag_set;
+
+	return bdev_nowait(bdev) && !(set && set->flags & BLK_MQ_F_BLOCKING);
 }
 
 u32 avio_bdev_max_discard(struct block_device *bdev)

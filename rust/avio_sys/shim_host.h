@@ -21,6 +21,7 @@ bool avio_bdev_read_only(struct block_device *bdev);
 bool avio_bdev_write_cache(struct block_device *bdev);
 bool avio_bdev_fua(struct block_device *bdev);
 bool avio_bdev_rotational(struct block_device *bdev);
+bool avio_bdev_nowait(struct block_device *bdev);
 u32 avio_bdev_max_discard(struct block_device *bdev);
 u32 avio_bdev_discard_granularity(struct block_device *bdev);
 u32 avio_bdev_max_secure_erase(struct block_device *bdev);
@@ -34,8 +35,16 @@ bool avio_bio_add_frame(struct bio *bio, u64 frame, u32 len, u32 offset);
 
 /* Cgroups that bios belong to. */
 void *avio_cgroup_get(int fd);
-void avio_cgroup_put(void *cgroup);
-void avio_cgroup_submit(void *cgroup, struct bio *bio);
+void *avio_cgroup_current(void);
+void avio_cgroup_put(void *css);
+void avio_bio_charge(struct bio *bio, void *css);
+
+/* Submitting bios where it is no harm to sleep. */
+void *avio_deferred_new(void *css);
+void avio_deferred_drop(void *deferred);
+bool avio_deferred_busy(const void *deferred);
+/* Takes a bio that was not submitted yet, or one that was refused and has its device, sector and operation again. */
+void avio_deferred_submit(void *deferred, struct bio *bio);
 
 /* Memory. */
 long avio_pin(u64 user_addr, u32 pages, bool write, u64 *frames);

@@ -3,34 +3,7 @@
 #include <linux/blk-cgroup.h>
 #include <linux/cgroup.h>
 #include <linux/file.h>
-#include <linux/ioprio.h>
 #include <linux/magic.h>
-#include <linux/slab.h>
-#include <linux/workqueue.h>
-
-struct avio_cgroup {
-	struct cgroup_subsys_state *css;
-	struct work_struct work;
-	spinlock_t lock;
-	struct bio_list bios;
-};
-
-static void avio_cgroup_work(struct work_struct *work)
-{
-	struct avio_cgroup *cgroup = container_of(work, struct avio_cgroup, work);
-	struct blk_plug plug;
-	struct bio_list bios;
-	struct bio *bio;
-
-	spin_lock(&cgroup->lock);
-	bios = cgroup->bios;
-	bio_list_init(&cgroup->bios);
-	spin_unlock(&cgroup->lock);
-	blk_start_plug(&plug);
-	while ((bio = bio_list_pop(&bios)))
-		submit_bio(bio);
-	blk_finish_plug(&plug);
-}
 
 /* The I/O controller's own state of an open cgroup directory in which the caller could make children. */
 static struct cgroup_subsys_state *avio_cgroup_css(struct file *file)
@@ -64,47 +37,32 @@ static struct cgroup_subsys_state *avio_cgroup_css(struct file *file)
 
 void *avio_cgroup_get(int fd)
 {
-	struct avio_cgroup *cgroup;
+	struct cgroup_subsys_state *css;
 	struct file *file = fget(fd);
 
 	if (!file)
 		return ERR_PTR(-EBADF);
-	cgroup = kzalloc(sizeof(*cgroup), GFP_KERNEL_ACCOUNT);
-	if (!cgroup) {
-		fput(file);
-		return ERR_PTR(-ENOMEM);
-	}
-	cgroup->css = avio_cgroup_css(file);
+	css = avio_cgroup_css(file);
 	fput(file);
-	if (IS_ERR(cgroup->css)) {
-		void *error = ERR_CAST(cgroup->css);
-
-		kfree(cgroup);
-		return error;
-	}
-	INIT_WORK(&cgroup->work, avio_cgroup_work);
-	spin_lock_init(&cgroup->lock);
-	bio_list_init(&cgroup->bios);
-	return cgroup;
+	return css;
 }
 
-void avio_cgroup_put(void *held)
+void *avio_cgroup_current(void)
 {
-	struct avio_cgroup *cgroup = held;
-
-	cancel_work_sync(&cgroup->work);
-	css_put(cgroup->css);
-	kfree(cgroup);
+#ifdef CONFIG_BLK_CGROUP
+	return task_get_css(current, io_cgrp_id);
+#else
+	return NULL;
+#endif
 }
 
-void avio_cgroup_submit(void *held, struct bio *bio)
+void avio_cgroup_put(void *css)
 {
-	struct avio_cgroup *cgroup = held;
+	if (css)
+		css_put(css);
+}
 
-	bio_associate_blkg_from_css(bio, cgroup->css);
-	bio->bi_ioprio = get_current_ioprio();
-	spin_lock(&cgroup->lock);
-	bio_list_add(&cgroup->bios, bio);
-	spin_unlock(&cgroup->lock);
-	queue_work(system_dfl_wq, &cgroup->work);
+void avio_bio_charge(struct bio *bio, void *css)
+{
+	bio_associate_blkg_from_css(bio, css);
 }

@@ -178,14 +178,30 @@ impl Drop for Suspended<'_> {
     }
 }
 
-/// A loop device over a new file.
+/// A loop device.
 pub struct Loop(PathBuf);
 
 impl Loop {
+    /// One over a new file.
     pub fn new(file: &Path, bytes: u64) -> Result<Self> {
         File::create(file)?.set_len(bytes)?;
         let file = file.to_str().context("a name that is text")?;
         Ok(Self(run("losetup", &["--find", "--show", file])?.into()))
+    }
+
+    /// One over a block device, past the page cache, that has so many requests at a time.
+    pub fn over(device: &Path, requests: u32) -> Result<Self> {
+        let device = device.to_str().context("a name that is text")?;
+        let made = run("losetup", &["--find", "--show", "--direct-io=on", device])?;
+        let made = Self(made.into());
+        let name = made.0.file_name().context("a loop device")?;
+        let path = Path::new("/sys/block").join(name).join("queue/nr_requests");
+        fs::write(&path, requests.to_string()).with_context(|| path.display().to_string())?;
+        Ok(made)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     pub fn open(&self) -> Result<File> {

@@ -26,6 +26,7 @@ mod requests;
 mod ring_setup;
 mod segments;
 mod stopping;
+mod stuck_backings;
 mod tables;
 mod tasks;
 
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Test> {
         cgroups::TESTS,
         arguments::TESTS,
         stopping::TESTS,
+        stuck_backings::TESTS,
         deaths::TESTS,
         legal_segments::TESTS,
         legal_rings::TESTS,

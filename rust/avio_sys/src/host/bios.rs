@@ -8,9 +8,9 @@
 //! for it.
 //!
 //! A bio belongs to its disk's cgroup if that has one, else to that of the thread that makes it: the submitter, a thread
-//! of the VMM's process.
+//! of the VMM's process. One that was refused, and is submitted anew, belongs to the process that added the disk.
 
-use super::disk::{Entered, Lane};
+use super::disk::{Entered, Lane, Target};
 use super::drain::InFlight;
 use super::flight::{Flight, Op};
 use super::pinned::PinnedMemory;
@@ -54,11 +54,25 @@ pub(super) struct Place {
     /// The errno of a bio that failed, or zero.
     pub(super) errno: Atomic<i32>,
     index: u32,
-    /// The [`Bios`] that this belongs to, and the disk's [`Lane`]. Written by the submitter while nothing is in flight
-    /// here.
-    to: UnsafeCell<(*const c_void, *const c_void)>,
+    /// Written by the submitter while nothing is in flight here.
+    pub(super) origin: UnsafeCell<Origin>,
     /// The first bio of the request in flight here, if it needs few vectors: that spares its allocation.
     pub(super) own_bio: UnsafeCell<MaybeUninit<OwnBio>>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    /// The [`Bios`] that the place belongs to.
+    bios: *const c_void,
+    /// The disk's [`Lane`].
+    lane: *const c_void,
+    /// Where its bios go.
+    pub(super) target: *const Target,
+    /// The operation of its bios.
+    pub(super) opf: u32,
+    /// Where the first of them begins.
+    pub(super) sector: u64,
 }
 
 /// A bio and room for its vectors.
@@ -68,8 +82,8 @@ pub(super) struct OwnBio {
     pub(super) table: [bindings::bio_vec; OWN_PIECES],
 }
 
-// SAFETY: `to` is written only by who has won `left` from zero, and read only by bios that were submitted later. The own
-// bio is made by the same one, and from then on the block layer's until it has ended.
+// SAFETY: `origin` is written only by who has won `left` from zero, and read only by bios that were submitted later. The
+// own bio is made by the same one, and from then on the block layer's until it has ended.
 unsafe impl Send for Place {}
 // SAFETY: As above.
 unsafe impl Sync for Place {}
@@ -100,7 +114,13 @@ impl<O: BioOwner> Bios<O> {
                     left: Atomic::new(0),
                     errno: Atomic::new(0),
                     index,
-                    to: UnsafeCell::new((ptr::null(), ptr::null())),
+                    origin: UnsafeCell::new(Origin {
+                        bios: ptr::null(),
+                        lane: ptr::null(),
+                        target: ptr::null(),
+                        opf: 0,
+                        sector: 0,
+                    }),
                     own_bio: UnsafeCell::new(MaybeUninit::uninit()),
                 };
                 all.push(place, GFP_KERNEL_ACCOUNT)?;
@@ -142,8 +162,11 @@ impl<O: BioOwner> Bios<O> {
         // SAFETY: Both pointers were written when the place was won. The `Bios` waits for `in_flight` before it goes,
         // and the disk of the lane for those on the lane: this request is counted by both.
         let (bios, lane) = unsafe {
-            let (bios, lane) = *place.to.get();
-            (&*bios.cast::<Self>(), &*lane.cast::<Lane<O::Counters>>())
+            let origin = &*place.origin.get();
+            (
+                &*origin.bios.cast::<Self>(),
+                &*origin.lane.cast::<Lane<O::Counters>>(),
+            )
         };
         bios.owner.ended(place.index, lane.counters(), result);
         // The last access to the lane, and then to `bios`: whoever waits for these may free them.
@@ -242,7 +265,15 @@ impl<O: BioOwner> Batch<'_, O> {
         let (target, lane) = entered.into_parts();
         slot.errno.store(0, Relaxed);
         // SAFETY: We have won the place, and nothing of it is in flight that could read the field.
-        unsafe { *slot.to.get() = (ptr::from_ref(bios).cast(), ptr::from_ref(lane).cast()) };
+        unsafe {
+            *slot.origin.get() = Origin {
+                bios: ptr::from_ref(bios).cast(),
+                lane: ptr::from_ref(lane).cast(),
+                target,
+                opf: op.opf(),
+                sector,
+            };
+        }
         bios.in_flight.enter();
         Flight::<O>::new(slot, target, op, sector).send(&mut self.submitter.pieces);
         // SAFETY: The place was won above, and `left` counts us since then.

@@ -104,6 +104,12 @@ impl BlockFile {
         }
     }
 
+    /// Whether the driver keeps no submitter waiting whose bio says so.
+    pub(super) fn nowait(&self) -> bool {
+        // SAFETY: By the type's invariant the device is open, so that its queue and limits exist.
+        unsafe { bindings::avio_bdev_nowait(self.as_ptr()) }
+    }
+
     /// Logical block size in bytes.
     pub(super) fn logical_block(&self) -> u32 {
         // SAFETY: By the type's invariant the device is open, so that its queue and limits exist.

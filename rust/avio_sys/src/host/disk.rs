@@ -8,7 +8,9 @@
 
 use super::block_file::BlockFile;
 use super::cgroup::Cgroup;
+use super::deferred::Deferred;
 use super::drain::InFlight;
+use avio_bindings as bindings;
 use core::ops::Deref;
 use kernel::alloc::KVVec;
 use kernel::prelude::*;
@@ -37,7 +39,43 @@ impl<C> Lane<C> {
 /// Where a disk's bios go.
 pub(super) struct Target {
     pub(super) file: BlockFile,
-    pub(super) cgroup: Option<Cgroup>,
+    pub(super) deferred: Deferred,
+    /// They have a cgroup of their own.
+    own_cgroup: bool,
+}
+
+/// Tells the block layer to refuse a bio rather than to have its submitter wait.
+pub(super) const NOWAIT: u32 = 1 << bindings::req_flag_bits___REQ_NOWAIT;
+
+impl Target {
+    fn new(file: BlockFile, cgroup: Option<Cgroup>) -> Result<Self> {
+        let own_cgroup = cgroup.is_some();
+        Ok(Self {
+            file,
+            deferred: Deferred::new(cgroup.unwrap_or_else(Cgroup::current))?,
+            own_cgroup,
+        })
+    }
+
+    /// Submits a bio without having to sleep for it: with [`NOWAIT`], if it `may_be_refused` and whoever it then comes
+    /// back to defers it; else by deferring it at once.
+    ///
+    /// # Safety
+    ///
+    /// The bio is new, complete and the caller's, who gives it up, and was made for this target. The disk waits until
+    /// it has ended.
+    pub(super) unsafe fn submit(&self, bio: *mut bindings::bio, may_be_refused: bool) {
+        // SAFETY: The device is open. The bio is as each function wants it by the requirement of this one.
+        unsafe {
+            if self.own_cgroup {
+                self.deferred.charge(bio);
+            } else if may_be_refused && self.file.nowait() && !self.deferred.busy() {
+                (*bio).bi_opf |= NOWAIT;
+                return bindings::submit_bio(bio);
+            }
+            self.deferred.submit(bio);
+        }
+    }
 }
 
 /// A block device with requests in flight. `T` is what else belongs to it, `C` what is counted in each lane.
@@ -50,7 +88,8 @@ pub struct Disk<T, C> {
 }
 
 impl<T, C: Default> Disk<T, C> {
-    /// A disk with as many lanes as there can be processors, whose bios belong to this cgroup.
+    /// A disk with as many lanes as there can be processors, whose bios belong to this cgroup, or if there is none to
+    /// that of the thread that makes them.
     pub fn new<E>(
         file: BlockFile,
         cgroup: Option<Cgroup>,
@@ -74,7 +113,7 @@ impl<T, C: Default> Disk<T, C> {
         pin_init::pin_init_scope(move || {
             let lanes = room()?;
             Ok(try_pin_init!(Self {
-                target: Target { file, cgroup },
+                target: Target::new(file, cgroup)?,
                 lanes,
                 more <- more,
             }? Error))

@@ -2,12 +2,12 @@
 
 //! One request on its way to the block layer, in as many bios as it takes, and back.
 
-use super::bios::{BioOwner, Bios, OwnBio, Place, OWN_PIECES};
-use super::disk::Target;
+use super::bios::{BioOwner, Bios, Origin, OwnBio, Place, OWN_PIECES};
+use super::disk::{Target, NOWAIT};
 use avio_bindings as bindings;
 use avio_core::cut::{bio_part, Piece};
 use core::marker::PhantomData;
-use core::mem::offset_of;
+use core::mem::{offset_of, replace};
 use core::ptr;
 use kernel::error::code::*;
 use kernel::sync::atomic::Relaxed;
@@ -45,7 +45,7 @@ pub enum Op {
 }
 
 impl Op {
-    const fn opf(self) -> u32 {
+    pub(super) const fn opf(self) -> u32 {
         const SYNC: u32 =
             1 << bindings::req_flag_bits___REQ_SYNC | 1 << bindings::req_flag_bits___REQ_IDLE;
         let write = bindings::req_op_REQ_OP_WRITE | SYNC;
@@ -134,12 +134,12 @@ impl<'a, O: BioOwner> Flight<'a, O> {
         let place = ptr::from_ref(self.slot).cast_mut().cast();
         let vecs = u16::try_from(pieces.len()).unwrap_or(u16::MAX);
         let own = self.slot.own_bio.get().cast::<OwnBio>();
-        let own = if self.first && pieces.len() <= OWN_PIECES {
+        let first = replace(&mut self.first, false);
+        let own = if first && pieces.len() <= OWN_PIECES {
             own
         } else {
             ptr::null_mut()
         };
-        self.first = false;
         // SAFETY: The device is open. `end_io` gets the place back, which outlives the bio, as does the `Bios` that it
         // names: that waits for `in_flight` before it goes. The place's own bio is nobody's, as the submitter has won the
         // place, and we pass it once. With GFP_NOIO and so few vectors the allocation waits, it does not fail.
@@ -174,14 +174,10 @@ impl<'a, O: BioOwner> Flight<'a, O> {
                 .sector
                 .saturating_add(u64::from(len) / avio_abi::SECTOR_SIZE);
         }
-        // SAFETY: The bio is complete, and now belongs to the block layer. The disk keeps its cgroup until all requests
-        // have ended.
-        unsafe {
-            match &self.target.cgroup {
-                Some(cgroup) => cgroup.submit(bio),
-                None => bindings::submit_bio(bio),
-            }
-        }
+        // What `end_io` knows how to make anew. The rest may have the block layer sleep even where it is told not to.
+        let may_be_refused = first && matches!(self.op, Op::Read | Op::Write { .. });
+        // SAFETY: The bio is complete, and now belongs to the target, whose disk waits for the request.
+        unsafe { self.target.submit(bio, may_be_refused) };
         true
     }
 }
@@ -197,6 +193,9 @@ unsafe extern "C" fn end_io<O: BioOwner>(bio: *mut bindings::bio) {
     unsafe {
         let place = &*(*bio).bi_private.cast::<Place>();
         let errno = bindings::blk_status_to_errno((*bio).bi_status);
+        if errno != 0 && was_refused(bio, errno) {
+            return submit_anew(bio, *place.origin.get());
+        }
         if bio == place.own_bio.get().cast() {
             bindings::bio_uninit(bio);
         } else {
@@ -206,5 +205,36 @@ unsafe extern "C" fn end_io<O: BioOwner>(bio: *mut bindings::bio) {
             place.errno.store(errno, Relaxed);
         }
         Bios::<O>::one_ended(place);
+    }
+}
+
+/// Whether a bio ended with this errno because to carry it out would have kept its submitter waiting. A driver that does
+/// not know [`NOWAIT`], though it had said so when the bio was submitted, does not support it.
+///
+/// # Safety
+///
+/// The bio is the caller's.
+unsafe fn was_refused(bio: *mut bindings::bio, errno: i32) -> bool {
+    let refusals = [EAGAIN.to_errno(), EOPNOTSUPP.to_errno()];
+    // SAFETY: By the function's requirement.
+    unsafe { (*bio).bi_opf & NOWAIT != 0 && refusals.contains(&errno) }
+}
+
+/// Has a bio that was refused submitted once more, by who may wait. Drivers may have sent it elsewhere, or carried out
+/// parts of it: it becomes what it was at first.
+///
+/// # Safety
+///
+/// The bio is the caller's, who gives it up, and the first one of a request that has this origin.
+unsafe fn submit_anew(bio: *mut bindings::bio, origin: Origin) {
+    // SAFETY: By the function's requirement; the target stays until the request has ended, which it may have when the last
+    // of these calls returns. A bio that may be refused has vectors, which drivers leave as they are.
+    unsafe {
+        let target = &*origin.target;
+        (*bio).bi_bdev = target.file.as_ptr();
+        (*bio).bi_iter.bi_sector = origin.sector;
+        (*bio).bi_opf = origin.opf;
+        let deferred = target.deferred.as_ptr();
+        bindings::avio_deferred_submit(deferred, bio);
     }
 }

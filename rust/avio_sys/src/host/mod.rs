@@ -6,6 +6,7 @@ mod bios;
 mod block_file;
 mod cgroup;
 mod debug_file;
+mod deferred;
 mod disk;
 mod drain;
 mod eventfd;

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Backings that take no more: they keep waiting whoever wants something of them, and nobody else. What they refuse for
+//! the moment is carried out rightly later.
+
+use crate::adapter::refused;
+use crate::backing::{Loop, Mapped, NullBlk};
+use crate::guest::*;
+use crate::run::{pass, Env, Outcome, Test};
+use anyhow::{ensure, Context, Result};
+use avio_abi::ioctl::{remove_flags, SetupError};
+use avio_abi::pci::task::{ABORT, LUN_RESET};
+use avio_abi::stor::Status;
+use nix::errno::Errno;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+pub const TESTS: &[Test] = &[
+    ("stuck_backing_without_free_requests", without_free),
+    ("stuck_backing_below_a_mapped_device", below_a_mapped),
+    ("stuck_backing_is_reset_and_stopped", stopped),
+    ("stuck_backing_is_removed", removed),
+    ("legal_requests_that_a_backing_cuts", cut),
+    (
+        "legal_requests_of_which_a_backing_refuses_parts",
+        refuses_parts,
+    ),
+];
+
+/// Requests that the backing has at a time: the fewest that the block layer allows.
+const TAGS: u32 = 4;
+/// Requests that the guest sends it at once.
+const MANY: u16 = 16;
+/// A tag that is free meanwhile.
+const FREE: u16 = MANY;
+/// Where the data of the other LUN is meanwhile.
+const OTHER: u64 = DATA + (1 << 20);
+
+/// A guest with one queue: LUN 0 is this device, LUN 1 one that always answers.
+fn start(device: &File, other: &NullBlk) -> Result<Guest> {
+    let size = 2 * u32::from(MANY);
+    let mut guest = Guest::prepare(device, &Config { size, ..PLAIN })?;
+    let other = other.open()?;
+    let added = guest.adapter.add_lun(1, other.as_raw_fd(), 0);
+    added.context("ADD_LUN of the other")?;
+    guest.set_up(1, size)?;
+    guest.store(0, 0, 65536, 300)?;
+    Ok(guest)
+}
+
+/// Sends LUN 0, which stands still, more than it has requests for: half of them read what `start` has stored, half write.
+fn fill_up(guest: &mut Guest) -> Result<()> {
+    let half = MANY / 2;
+    let reads = (0..half).map(|tag| {
+        let (sector, place) = (8 * u64::from(tag), 4096 * u64::from(tag));
+        read(tag, sector, &[(BACK + place, 4096)])
+    });
+    let writes = (half..MANY).map(|tag| {
+        let (sector, place) = (8 * u64::from(tag) + 1024, 4096 * u64::from(tag));
+        write(tag, sector, &[(DATA + place, 4096)])
+    });
+    let all: Vec<_> = reads.chain(writes).collect();
+    let first = 8 * u64::from(half) + 1024;
+    guest.fill(DATA + 4096 * u64::from(half), first, 32768, 301);
+    guest.queue().go(&all)?;
+    wait_for("all in flight", || {
+        Ok(guest.adapter.queue(0)?.in_flight == u32::from(MANY))
+    })
+}
+
+/// LUN 1, on the same queue, is served all the same.
+fn other_goes_on(guest: &mut Guest) -> Result<()> {
+    for round in 0..10 {
+        guest.fill(OTHER, 0, 65536, 310 + round);
+        let there = write(FREE, 0, &[(OTHER, 65536)]).on(1);
+        guest.queue().ok(&there).context("the other LUN")?;
+        let back = read(FREE + 1, 0, &[(OTHER + 65536, 65536)]).on(1);
+        guest.queue().ok(&back).context("the other LUN")?;
+        guest.verify(OTHER + 65536, 0, 65536, 310 + round)?;
+    }
+    Ok(())
+}
+
+/// How the requests of `fill_up` ended.
+fn answers(guest: &mut Guest) -> Result<Vec<Status>> {
+    let tags: Vec<u16> = (0..MANY).collect();
+    guest.queue().answers(&tags)
+}
+
+/// The requests of LUN 0, whose backing stands still, are carried out when it goes on, but for one that is aborted.
+fn carried_out(env: &Env, device: &File, below: &Mapped) -> Result<Outcome> {
+    let other = NullBlk::new(&[])?;
+    let mut guest = start(device, &other)?;
+    let held = below.suspend()?;
+    fill_up(&mut guest)?;
+    other_goes_on(&mut guest)?;
+    let last = u32::from(MANY) - 1;
+    let marked = guest.adapter.task(ABORT, 0, (0, last))?;
+    ensure!(marked == 1, "ABORT found {marked}");
+    env.bystander.goes_on()?;
+    held.resume()?;
+    let (aborted, rest) = {
+        let mut all = answers(&mut guest)?;
+        (all.pop(), all)
+    };
+    ensure!(aborted == Some(Status::Aborted), "aborted: {aborted:?}");
+    let right = rest.iter().all(|status| *status == Status::Ok);
+    ensure!(right, "{rest:?}");
+    guest.verify(BACK, 0, 32768, 300)?;
+    guest.holds(0, 8 * u64::from(MANY / 2) + 1024, 28672, 301)?;
+    guest.works(0, 302)?;
+    guest.canaries()?;
+    pass()
+}
+
+fn without_free(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let below = Mapped::over(&disk)?;
+    let device = Loop::over(below.path(), TAGS)?;
+    let file = device.open()?;
+    carried_out(env, &file, &below)
+}
+
+fn below_a_mapped(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let below = Mapped::over(&disk)?;
+    let few = Loop::over(below.path(), TAGS)?;
+    let (path, half) = (few.path().display(), NullBlk::SECTORS / 2);
+    // In two parts, of which the second has another place below than in the device.
+    let device = Mapped::new(&format!(
+        "0 1024 linear {path} {half}\n1024 1024 linear {path} 0"
+    ))?;
+    let file = device.open()?;
+    carried_out(env, &file, &below)
+}
+
+fn stopped(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let below = Mapped::over(&disk)?;
+    let device = Loop::over(below.path(), TAGS)?;
+    let other = NullBlk::new(&[])?;
+    let mut guest = start(&device.open()?, &other)?;
+    let held = below.suspend()?;
+    fill_up(&mut guest)?;
+    let marked = guest.adapter.task(LUN_RESET, 0, (0, 0))?;
+    ensure!(marked == u32::from(MANY), "LUN_RESET found {marked}");
+    other_goes_on(&mut guest)?;
+    for _ in 0..2 {
+        let result = guest.adapter.stop();
+        ensure!(result == Err(Errno::EAGAIN), "STOP: {result:?}");
+        env.bystander.goes_on()?;
+    }
+    held.resume()?;
+    wait_for("STOP", || match guest.adapter.stop() {
+        Err(Errno::EAGAIN) => Ok(false),
+        result => Ok(result.map(|()| true)?),
+    })?;
+    guest.fill(BACK, 0, 65536, 303);
+    std::thread::sleep(SILENCE);
+    let same = guest.verify(BACK, 0, 65536, 303);
+    same.context("memory was written after STOP")?;
+    guest.set_up(1, 2 * u32::from(MANY))?;
+    guest.works(0, 304)?;
+    pass()
+}
+
+fn removed(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let below = Mapped::over(&disk)?;
+    let device = Loop::over(below.path(), TAGS)?;
+    let other = NullBlk::new(&[])?;
+    let mut guest = start(&device.open()?, &other)?;
+    let held = below.suspend()?;
+    fill_up(&mut guest)?;
+    let busy = guest.adapter.remove_lun(0, 0);
+    refused("REMOVE_LUN", busy, SetupError::LunInFlight)?;
+    guest.adapter.remove_lun(0, remove_flags::FORCE)?;
+    let gone = read(FREE, 0, &[(OTHER, 4096)]);
+    guest
+        .queue()
+        .expect(&gone, Status::BadLun, "a LUN that is gone")?;
+    other_goes_on(&mut guest)?;
+    env.bystander.goes_on()?;
+    held.resume()?;
+    let answers = answers(&mut guest)?;
+    let right = answers.iter().all(|status| *status == Status::Aborted);
+    ensure!(right, "{answers:?}");
+    other_goes_on(&mut guest)?;
+    pass()
+}
+
+/// Writes and reads that are larger than what the device takes, one and many at a time.
+fn large(device: &File) -> Result<Guest> {
+    let mut guest = Guest::on(device, &PLAIN)?;
+    for (sector, len) in [(0, 1 << 20), (24, 65536), (8, 4096)] {
+        guest.store(0, sector, len, 307)?;
+        guest.holds(0, sector, len, 307)?;
+    }
+    let len = 131_072;
+    let at = |tag: u16| (256 * u64::from(tag), u64::from(len) * u64::from(tag));
+    guest.fill(DATA, 0, 8 * len, 308);
+    for request in [write, read] {
+        let all = (0..8).map(|tag| request(tag, at(tag).0, &[(DATA + at(tag).1, len)]));
+        let answers = guest.queue().all(&all.collect::<Vec<_>>())?;
+        ensure!(answers == [Status::Ok; 8], "{answers:?}");
+    }
+    guest.verify(DATA, 0, 8 * len, 308)?;
+    guest.queue().ok(&flush(0))?;
+    guest.holds(0, 0, 8 * len, 308)?;
+    guest.canaries()?;
+    Ok(guest)
+}
+
+fn cut(_env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[("max_sectors", "8")])?;
+    large(&disk.open()?)?;
+    pass()
+}
+
+/// Each request is for two devices in turn, of which either has few requests free at a time and some time to go.
+fn refuses_parts(_env: &Env) -> Result<Outcome> {
+    let slow = [
+        ("irqmode", "2"),
+        ("completion_nsec", "1000000"),
+        ("submit_queues", "1"),
+        ("hw_queue_depth", "4"),
+    ];
+    let disks = [NullBlk::new(&slow)?, NullBlk::new(&slow)?];
+    let sectors = NullBlk::SECTORS;
+    let [first, second] = disks
+        .each_ref()
+        .map(|disk| disk.path().display().to_string());
+    let device = Mapped::new(&format!("0 {sectors} striped 2 8 {first} 0 {second} 0"))?;
+    large(&device.open()?)?;
+    pass()
+}
