@@ -68,7 +68,7 @@ impl From<AllocError> for Refusal {
 
 fn errno(error: SetupError) -> Error {
     match error {
-        SetupError::Running | SetupError::LunInFlight => EBUSY,
+        SetupError::Running | SetupError::LunInFlight | SetupError::DeviceDirty => EBUSY,
         SetupError::Stopping | SetupError::Stuck => EAGAIN,
         SetupError::LunAbsent => ENOENT,
         SetupError::LunBusy => EEXIST,

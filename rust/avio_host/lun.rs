@@ -137,8 +137,9 @@ impl Lun {
         if !file.writable() && call.flags & lun_flags::READ_ONLY == 0 {
             return Err(SetupError::DeviceReadOnly);
         }
-        file.forget_cache()
-            .map_err(|_| SetupError::DeviceUnsuitable)?;
+        if !file.forget_cache() {
+            return Err(SetupError::DeviceDirty);
+        }
         let info = describe(&file).ok_or(SetupError::DeviceUnsuitable)?;
         let backing = Backing::new(heed | flags & heed::GATED);
         let disk = Arc::pin_init(Disk::new(file, cgroup, backing), GFP_KERNEL_ACCOUNT)

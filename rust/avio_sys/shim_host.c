@@ -7,6 +7,7 @@
 #include <linux/highmem.h>
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
+#include <linux/pagemap.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -26,12 +27,10 @@ struct block_device *avio_file_bdev(struct file *file)
 	return file_bdev(file);
 }
 
-int avio_bdev_forget_cache(struct block_device *bdev)
+bool avio_bdev_forget_cache(struct block_device *bdev)
 {
-	int error = sync_blockdev(bdev);
-
 	invalidate_bdev(bdev);
-	return error;
+	return !filemap_range_needs_writeback(bdev->bd_mapping, 0, LLONG_MAX);
 }
 
 bool avio_file_writable(const struct file *file)

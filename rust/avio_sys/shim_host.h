@@ -11,7 +11,7 @@
 
 /* Block devices. */
 struct block_device *avio_file_bdev(struct file *file);
-int avio_bdev_forget_cache(struct block_device *bdev);
+bool avio_bdev_forget_cache(struct block_device *bdev);
 bool avio_file_writable(const struct file *file);
 u64 avio_bdev_sectors(struct block_device *bdev);
 u32 avio_bdev_logical_block(struct block_device *bdev);

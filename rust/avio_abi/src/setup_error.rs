@@ -68,11 +68,13 @@ pub enum SetupError {
     CgroupWithoutIo = 30,
     /// START while Bus Master is off; of the VMM, no call has it.
     NoBusMaster = 31,
+    /// The host's page cache has something of the device that is yet to be written.
+    DeviceDirty = 32,
 }
 
 impl SetupError {
     /// Every error, in the order of their numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Reserved,
         Self::Running,
         Self::TooManyRegions,
@@ -104,6 +106,7 @@ impl SetupError {
         Self::CgroupDenied,
         Self::CgroupWithoutIo,
         Self::NoBusMaster,
+        Self::DeviceDirty,
     ];
 
     /// The error with this number.
@@ -161,6 +164,9 @@ impl SetupError {
             }
             Self::NoBusMaster => {
                 "Bus Master is off in the PCI command register; set it before START"
+            }
+            Self::DeviceDirty => {
+                "the host's page cache has something of the block device; write it back first (fsync)"
             }
             Self::Stopping => "the adapter is stopping or quiesced; finish that first",
         }

@@ -231,7 +231,7 @@ impl Adapter {
 fn errno_of(error: SetupError) -> Errno {
     use SetupError::*;
     match error {
-        Running | LunInFlight => Errno::EBUSY,
+        Running | LunInFlight | DeviceDirty => Errno::EBUSY,
         LunBusy => Errno::EEXIST,
         LunAbsent => Errno::ENOENT,
         RegionUnpinnable | QueueAddress => Errno::EFAULT,

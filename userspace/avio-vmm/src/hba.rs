@@ -3,8 +3,8 @@
 //! An adapter as the VMM's threads share it: its registers, and the module behind them.
 //!
 //! What changes a LUN holds the lock on the registers over the module's call, so that the module's state of a LUN and
-//! what the guest sees never come apart. Those calls are quick. Those that may wait are made without the lock, but for
-//! the first try of a stop, which the guest has to wait for.
+//! what the guest sees never come apart. Those calls are quick. What may wait is done without the lock, as writing back what
+//! the host's page cache has of a backing, but for the first try of a stop, which the guest has to wait for.
 //!
 //! Lock order: the inventory, a PCI function, its registers.
 
@@ -73,6 +73,7 @@ impl Hba {
 
     /// Attaches a LUN; with its gate closed if it is `foreign` to the guest.
     pub fn attach(&self, number: u32, lun: &Lun, foreign: bool) -> Result<(), Error> {
+        write_back(lun);
         let mut registers = self.registers();
         let info = self.add(number, lun, foreign)?;
         registers.set_lun(number, info);
@@ -102,6 +103,7 @@ impl Hba {
         foreign: bool,
         force: bool,
     ) -> Result<(), Error> {
+        write_back(new);
         let mut registers = self.registers();
         let gated = registers.lun(number).flags & lun_flags::GATED != 0;
         self.stor.remove_lun(number, force)?;
@@ -202,5 +204,14 @@ impl Hba {
         }
         tracing::debug!(number, path = %lun.disk.path.display(), foreign, "disk attached");
         Ok(info)
+    }
+}
+
+/// Has the host's page cache write back what it has of a backing, which lasts as long as the backing likes. If that fails,
+/// the module says whether the backing can do without.
+fn write_back(lun: &Lun) {
+    if let Err(error) = lun.backing.file.sync_all() {
+        let path = lun.disk.path.display();
+        tracing::warn!("cannot write back the page cache of {path}: {error}");
     }
 }

@@ -55,14 +55,12 @@ impl BlockFile {
         }
     }
 
-    /// Writes the page cache of the device back and drops it: bios go past it.
-    ///
-    /// # Errors
-    ///
-    /// What the device answered.
-    pub fn forget_cache(&self) -> Result {
+    /// Drops the page cache of the device, as bios go past it; `false` if some of it is yet to be written, for which
+    /// this does not wait.
+    #[must_use]
+    pub fn forget_cache(&self) -> bool {
         // SAFETY: By the type's invariant the device is open.
-        kernel::error::to_result(unsafe { bindings::avio_bdev_forget_cache(self.as_ptr()) })
+        unsafe { bindings::avio_bdev_forget_cache(self.as_ptr()) }
     }
 
     /// What the device is and can take, as far as the device itself says.

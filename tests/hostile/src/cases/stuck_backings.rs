@@ -14,12 +14,14 @@ use avio_abi::stor::Status;
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 pub const TESTS: &[Test] = &[
     ("stuck_backing_without_free_requests", without_free),
     ("stuck_backing_below_a_mapped_device", below_a_mapped),
     ("stuck_backing_is_reset_and_stopped", stopped),
     ("stuck_backing_is_removed", removed),
+    ("stuck_backing_with_a_dirty_page_cache", dirty),
     ("legal_requests_that_a_backing_cuts", cut),
     (
         "legal_requests_of_which_a_backing_refuses_parts",
@@ -186,6 +188,28 @@ fn removed(env: &Env) -> Result<Outcome> {
     let right = answers.iter().all(|status| *status == Status::Aborted);
     ensure!(right, "{answers:?}");
     other_goes_on(&mut guest)?;
+    pass()
+}
+
+/// What is yet to be written is nothing that ADD_LUN waits for.
+fn dirty(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    let file = device.open()?;
+    let mut guest = Guest::simple(env)?;
+    let held = device.suspend()?;
+    file.write_all_at(&pattern(64, 65536, 305), 64 * 512)?;
+    let added = guest.adapter.add_lun(1, file.as_raw_fd(), 0);
+    refused("ADD_LUN", added, SetupError::DeviceDirty)?;
+    guest.works(0, 306)?;
+    held.resume()?;
+    file.sync_all()?;
+    guest.adapter.add_lun(1, file.as_raw_fd(), 0)?;
+    let first = read(0, 0, &[(DATA, 4096)]).on(1);
+    guest
+        .queue()
+        .expect(&first, Status::Attention, "a LUN that was added")?;
+    guest.holds(1, 64, 65536, 305)?;
     pass()
 }
 
