@@ -11,6 +11,7 @@ mod adapter;
 mod backing;
 mod bystander;
 mod cases;
+mod counts;
 mod guest;
 mod kernel_log;
 mod run;

@@ -2,8 +2,8 @@
 
 //! Many guests at once.
 
-use super::tables::locked;
 use crate::adapter::Adapter;
+use crate::counts::{kernel_memory, locked, pinned};
 use crate::guest::queue::QUEUE_BYTES;
 use crate::guest::*;
 use crate::run::{Env, Outcome, Test};
@@ -128,17 +128,6 @@ fn threads() -> Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Kilobytes that the kernel uses for itself.
-fn kernel_memory() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let value = |name: &str| -> Result<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let kilobytes = line.and_then(|rest| rest.split_whitespace().next());
-        Ok(kilobytes.context(name.to_owned())?.parse()?)
-    };
-    Ok(value("Slab:")? + value("VmallocUsed:")?)
-}
-
 fn crowd(env: &Env) -> Result<Outcome> {
     // Two eventfds and a file for each adapter.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -149,11 +138,15 @@ fn crowd(env: &Env) -> Result<Outcome> {
 }
 
 fn come_and_go(env: &Env) -> Result<Outcome> {
-    let (before, kernel_before) = ((locked()?, threads()?), kernel_memory()?);
+    let held = || Ok::<_, anyhow::Error>((locked()?, pinned()?, threads()?));
+    let (before, kernel_before) = (held()?, kernel_memory()?);
     let mut all = start(env)?;
     let count = all.len();
-    let more = threads()? - before.1;
+    let now = held()?;
+    let (pages, more) = (now.1 - before.1, now.2 - before.2);
     ensure!(more >= count, "{count} adapters have {more} threads");
+    let wanted = count as u64 * MEMORY / avio_abi::PAGE_SIZE;
+    ensure!(pages == wanted, "{pages} pages are pinned, not {wanted}");
     for round in 0..4 {
         work(&mut all, round)?;
         env.bystander.goes_on()?;
@@ -167,7 +160,7 @@ fn come_and_go(env: &Env) -> Result<Outcome> {
     work(&mut left, 10)?;
     drop(left);
     wait_for("no page is pinned and no thread left", || {
-        Ok((locked()?, threads()?) == before)
+        Ok(held()? == before)
     })?;
     // Where KASAN keeps what was freed for a while, kmemleak looks for what was not.
     if !Path::new("/sys/kernel/debug/kmemleak").exists() {

@@ -3,6 +3,7 @@
 //! Owners that are killed, and a module that somebody wants to remove: at every step.
 
 use crate::backing::{Mapped, NullBlk};
+use crate::counts::pinned;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::victim::{Step, Victim};
@@ -22,26 +23,33 @@ pub const TESTS: &[Test] = &[
     ("c7_module_is_not_removed_in_any_state", not_removed),
 ];
 
-/// Kills a victim, waits until nothing is left of it, and demands that a new guest works.
-fn kill(env: &Env, mut victim: Victim) -> Result<()> {
+/// Kills a victim, waits until nothing is left of it and so many pages are pinned, and demands that a new guest works.
+fn kill(env: &Env, mut victim: Victim, pages: u64) -> Result<()> {
     victim.kill()?;
-    wait_for("the victim is gone", || victim.is_gone())?;
+    gone(&mut victim, pages)?;
     Guest::simple(env)?.works(0, 240)
+}
+
+fn gone(victim: &mut Victim, pages: u64) -> Result<()> {
+    wait_for("the victim is gone", || victim.is_gone())?;
+    wait_for("its memory is let go", || Ok(pinned()? == pages))
 }
 
 fn at_every_step(env: &Env) -> Result<Outcome> {
     for step in Step::value_variants() {
+        let pages = pinned()?;
         let victim = Victim::new(&env.device_path, *step)?;
-        kill(env, victim).with_context(|| format!("killed at {step:?}"))?;
+        kill(env, victim, pages).with_context(|| format!("killed at {step:?}"))?;
     }
     pass()
 }
 
 fn between_steps(env: &Env) -> Result<Outcome> {
+    let pages = pinned()?;
     for round in 0..25 {
         let victim = Victim::new(&env.device_path, Step::Looping)?;
         std::thread::sleep(Duration::from_millis(7 * round));
-        kill(env, victim).with_context(|| format!("killed in round {round}"))?;
+        kill(env, victim, pages).with_context(|| format!("killed in round {round}"))?;
     }
     pass()
 }
@@ -49,6 +57,7 @@ fn between_steps(env: &Env) -> Result<Outcome> {
 fn while_still(env: &Env) -> Result<Outcome> {
     let disk = NullBlk::new(&[])?;
     let device = Mapped::over(&disk)?;
+    let pages = pinned()?;
     let mut victim = Victim::new(device.path(), Step::Loaded)?;
     let held = device.suspend()?;
     victim.kill()?;
@@ -56,7 +65,7 @@ fn while_still(env: &Env) -> Result<Outcome> {
     (0..3).try_for_each(|_| env.bystander.goes_on())?;
     Guest::simple(env)?.works(0, 241)?;
     held.resume()?;
-    wait_for("the victim is gone", || victim.is_gone())?;
+    gone(&mut victim, pages)?;
     // Nothing holds the device any more.
     wait_for("the device is closed", || Ok(!device.is_open()?))?;
     pass()
@@ -64,6 +73,7 @@ fn while_still(env: &Env) -> Result<Outcome> {
 
 fn not_removed(env: &Env) -> Result<Outcome> {
     for step in Step::value_variants() {
+        let pages = pinned()?;
         let victim = Victim::new(&env.device_path, *step)?;
         let result = delete_module(c"avio_host", DeleteModuleFlags::O_NONBLOCK);
         let right = result == Err(Errno::EWOULDBLOCK);
@@ -71,7 +81,7 @@ fn not_removed(env: &Env) -> Result<Outcome> {
             right,
             "the module was to be removed at {step:?}: {result:?}"
         );
-        kill(env, victim)?;
+        kill(env, victim, pages)?;
     }
     pass()
 }

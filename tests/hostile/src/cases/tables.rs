@@ -4,6 +4,7 @@
 
 use crate::adapter::{refused, Adapter};
 use crate::backing::{Mapped, NullBlk};
+use crate::counts::{locked, pinned};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::sys::{drop_ipc_lock, Mapping};
@@ -295,15 +296,8 @@ fn memlock_limit(env: &Env) -> Result<Outcome> {
     pass()
 }
 
-/// Kilobytes that are counted against this process's RLIMIT_MEMLOCK.
-pub fn locked() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
-    let kilobytes = line.and_then(|rest| rest.split_whitespace().next());
-    Ok(kilobytes.context("VmLck")?.parse()?)
-}
-
 fn thousands(env: &Env) -> Result<Outcome> {
+    const TABLES: u32 = 2000;
     let mut guest = Guest::simple(env)?;
     let table = regions(&guest.mapping);
     // Small ones, so that there can be many: the rings and the data.
@@ -312,7 +306,7 @@ fn thousands(env: &Env) -> Result<Outcome> {
         ..table[1]
     };
     guest.adapter.set_memory(&[small])?;
-    let (before, stop) = (locked()?, AtomicBool::new(false));
+    let (before, stop) = ((locked()?, pinned()?), AtomicBool::new(false));
     let others = {
         let (adapter, stop) = (&guest.adapter, &stop);
         let queues = &mut guest.queues;
@@ -325,17 +319,20 @@ fn thousands(env: &Env) -> Result<Outcome> {
                 }
                 Ok(reads)
             });
-            let result = (0..1000).try_for_each(|_| adapter.set_memory(&[small]).map(drop));
+            let result = (0..TABLES).try_for_each(|_| adapter.set_memory(&[small]).map(drop));
             stop.store(true, Ordering::Relaxed);
             let reads = reader.join().expect("reader");
             result.map_err(anyhow::Error::from).and(reads)
         })?
     };
     // The second guest's tables are pinned by this process too, but they stay as they are.
-    let after = locked()?;
-    ensure!(after == before, "{after} kB are locked, {before} kB before");
+    let after = (locked()?, pinned()?);
+    ensure!(
+        after == before,
+        "kB locked and pages pinned: {after:?}, {before:?} before"
+    );
     guest.works(0, 26)?;
     Ok(Outcome::Pass(format!(
-        "1000 tables, {others} reads meanwhile"
+        "{TABLES} tables, {others} reads meanwhile"
     )))
 }
