@@ -10,6 +10,7 @@ use avio_abi::wire::Wire;
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::Stdio;
 
 /// All calls that have an argument.
 pub const CALLS: [u32; 13] = [
@@ -85,6 +86,16 @@ impl Adapter {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).open("/dev/avio-stor")?;
         Ok(Self(file))
+    }
+
+    /// The adapter that whoever started this program has open, and gave it as its standard input.
+    pub fn inherited() -> std::io::Result<Self> {
+        Ok(Self(std::io::stdin().as_fd().try_clone_to_owned()?.into()))
+    }
+
+    /// The same adapter, for the standard input of a program.
+    pub fn to_inherit(&self) -> std::io::Result<Stdio> {
+        Ok(self.0.try_clone()?.into())
     }
 
     pub fn raw_fd(&self) -> i32 {

@@ -88,7 +88,11 @@ impl Guest {
 
     /// A guest with memory and LUNs, stopped.
     pub fn prepare(device: &File, config: &Config<'_>) -> Result<Self> {
-        let adapter = Adapter::open().context("/dev/avio-stor")?;
+        Self::prepare_on(Adapter::open().context("/dev/avio-stor")?, device, config)
+    }
+
+    /// The same on an adapter that is there already, stopped and without LUNs.
+    pub fn prepare_on(adapter: Adapter, device: &File, config: &Config<'_>) -> Result<Self> {
         let mapping = Arc::new(Mapping::new(MAPPING)?);
         lay_canaries(&mapping);
         let table = regions(&mapping);

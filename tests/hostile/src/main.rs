@@ -50,6 +50,8 @@ enum Role {
     List,
     /// Set a guest up as far as this, say so, and wait to be killed.
     Victim { step: Step },
+    /// Set a guest up on the adapter that is standard input, say so, and go on reading until it is killed.
+    Owner,
 }
 
 fn main() -> ExitCode {
@@ -79,6 +81,7 @@ fn play(arguments: &Arguments) -> Result<usize> {
     match &arguments.role {
         Some(Role::List) => tests.iter().for_each(|(name, _)| println!("{name}")),
         Some(Role::Victim { step }) => victim::play(&arguments.device, *step)?,
+        Some(Role::Owner) => victim::own(&arguments.device)?,
         None => {
             ensure!(
                 !tests.is_empty(),

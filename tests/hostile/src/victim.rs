@@ -78,6 +78,15 @@ fn guest(device: &Path, step: Step) -> Result<Guest> {
     Ok(guest)
 }
 
+/// Plays the owner of an adapter that another has open, too.
+pub fn own(device: &Path) -> Result<()> {
+    let mut guest = Guest::prepare_on(Adapter::inherited()?, &read_write(device)?, &PLAIN)?;
+    guest.set_up(1, 8)?;
+    guest.works(0, 1)?;
+    ready();
+    match load(&mut guest)? {}
+}
+
 /// Reads without end.
 fn load(guest: &mut Guest) -> Result<Infallible> {
     let reads: Vec<_> = (0..8).map(|tag| read(tag, 0, &[(DATA, 1 << 16)])).collect();
@@ -95,18 +104,29 @@ pub struct Victim(Child);
 
 impl Victim {
     pub fn new(device: &Path, step: Step) -> Result<Self> {
-        let step_name = step.to_possible_value().context("a step's name")?;
+        let name = step.to_possible_value().context("a step's name")?;
+        Self::start(device, &["victim", name.get_name()], Stdio::inherit())
+            .with_context(|| format!("the victim at {step:?}"))
+    }
+
+    /// One that owns what this adapter has of memory and workers.
+    pub fn owner(device: &Path, adapter: &Adapter) -> Result<Self> {
+        Self::start(device, &["owner"], adapter.to_inherit()?).context("the owner")
+    }
+
+    fn start(device: &Path, role: &[&str], input: Stdio) -> Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .arg("--device")
             .arg(device)
-            .args(["victim", step_name.get_name()])
+            .args(role)
+            .stdin(input)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut victim = Self(child);
         let out = victim.0.stdout.take().context("its output")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
-        ensure!(line == "ready\n", "the victim at {step:?}: {line}");
+        ensure!(line == "ready\n", "it said {line:?}");
         Ok(victim)
     }
 

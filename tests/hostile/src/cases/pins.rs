@@ -2,13 +2,19 @@
 
 //! What the owner does to pinned memory: the device goes on with the pages that it has.
 
+use crate::adapter::{Adapter, Refused};
 use crate::backing::{Mapped, NullBlk};
+use crate::counts::pinned;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::sys::{Child, Mapping};
+use crate::victim::Victim;
 use anyhow::{ensure, Context, Result};
-use avio_abi::ioctl::Region;
+use avio_abi::ioctl::{remove_flags, Region};
+use avio_abi::pci::task::LUN_RESET;
 use avio_abi::stor::Status;
+use nix::errno::Errno;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const TESTS: &[Test] = &[
@@ -21,6 +27,7 @@ pub const TESTS: &[Test] = &[
         })
     }),
     ("m7_owner_forks", forks),
+    ("m7_owner_exits_and_another_has_the_adapter", exits),
     ("m9_data_changes_in_flight", changes_in_flight),
     ("m9_data_changes_in_flight_to_a_mirror", changes_to_a_mirror),
 ];
@@ -83,6 +90,84 @@ fn forks(env: &Env) -> Result<Outcome> {
         );
         drop(child);
     }
+    pass()
+}
+
+/// The owner dies, and with it the worker; its memory stays pinned, under requests in flight, until whoever else has the
+/// adapter stops it.
+fn exits(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    let before = pinned()?;
+    let adapter = Adapter::open()?;
+    let mut owner = Victim::owner(device.path(), &adapter)?;
+    let held = device.suspend()?;
+    wait_for("a full ring in flight", || {
+        Ok(adapter.queue(0)?.in_flight == 8)
+    })?;
+    owner.kill()?;
+    wait_for("the owner is gone", || owner.is_gone())?;
+    let kept = pinned()?;
+    ensure!(
+        kept > before,
+        "{kept} pages are pinned under I/O, {before} before"
+    );
+    let stop = adapter.stop();
+    ensure!(
+        stop == Err(Errno::EAGAIN),
+        "STOP with requests in flight: {stop:?}"
+    );
+    held.resume()?;
+    wait_for("STOP", || match adapter.stop() {
+        Err(Errno::EAGAIN) => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    })?;
+    adapter.remove_lun(0, 0)?;
+
+    // With another owner, nothing is left of the first.
+    let mut guest = Guest::prepare_on(adapter, &env.device, &PLAIN)?;
+    guest.set_up(1, 8)?;
+    guest.works(0, 122)?;
+    drop(guest);
+    wait_for("no page of it is pinned", || Ok(pinned()? == before))?;
+    wait_for("the device is closed", || Ok(!device.is_open()?))?;
+    without_worker(env)
+}
+
+/// Every call ends although no worker is there to hear of it, and then the adapter goes.
+fn without_worker(env: &Env) -> Result<Outcome> {
+    let before = pinned()?;
+    let adapter = Adapter::open()?;
+    let mut owner = Victim::owner(&env.device_path, &adapter)?;
+    owner.kill()?;
+    wait_for("the owner is gone", || owner.is_gone())?;
+    wait_for("what was in flight ends", || {
+        Ok(adapter.queue(0)?.in_flight == 0)
+    })?;
+    let mapping = Mapping::new(MAPPING)?;
+    let calls: [(&str, &dyn Fn() -> Result<(), Refused>); 8] = [
+        ("ADD_LUN", &|| {
+            let fd = env.device.as_raw_fd();
+            adapter.add_lun(1, fd, 0).map(drop)
+        }),
+        ("UPDATE_LUN", &|| adapter.update_lun(1, 0).map(drop)),
+        ("SET_LIMITS", &|| adapter.limit_bytes(0, 1 << 30, 0)),
+        ("TASK", &|| adapter.task(LUN_RESET, 0, (0, 0)).map(drop)),
+        ("SET_MEMORY", &|| {
+            adapter.set_memory(&regions(&mapping)).map(drop)
+        }),
+        ("REMOVE_LUN", &|| adapter.remove_lun(1, remove_flags::FORCE)),
+        ("GET_LUN", &|| adapter.lun(0).map(drop)),
+        ("GET_QUEUE", &|| adapter.queue(0).map(drop)),
+    ];
+    for (what, call) in calls {
+        call().with_context(|| format!("{what} without a worker"))?;
+    }
+    adapter.quiesce().context("QUIESCE without a worker")?;
+    adapter.resume().context("RESUME without a worker")?;
+    drop(adapter);
+    wait_for("no page of it is pinned", || Ok(pinned()? == before))?;
+    Guest::simple(env)?.works(0, 123)?;
     pass()
 }
 
