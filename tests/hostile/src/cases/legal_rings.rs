@@ -3,10 +3,12 @@
 //! Odd but legal use of rings, tags and interrupts, which must work.
 
 use crate::adapter::Adapter;
+use crate::guest::queue::QueueView;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
 use avio_abi::stor::Status;
+use avio_core::ring::RingSize;
 use std::time::Instant;
 
 pub const TESTS: &[Test] = &[
@@ -16,6 +18,8 @@ pub const TESTS: &[Test] = &[
     ("legal_smallest_and_largest_ring", ring_sizes),
     ("legal_coalesced_interrupts", coalesced),
     ("legal_several_queues", queues),
+    ("legal_as_many_queues_as_there_can_be", most_queues),
+    ("legal_rings_cross_regions", crossing),
 ];
 
 /// Blocks that [`laid_down`] lays down.
@@ -132,4 +136,72 @@ fn queues(env: &Env) -> Result<Outcome> {
         );
     }
     Ok(Outcome::Pass(format!("{queues} queues")))
+}
+
+fn most_queues(env: &Env) -> Result<Outcome> {
+    let guest = Guest::prepare(&env.device, &PLAIN)?;
+    let most = guest.adapter.info()?.max_queues;
+    let size = RingSize::new(2).context("ring size")?;
+    let queue = |index| Queue::new(&guest.mapping, index, size);
+    let mut queues = (0..most).map(queue).collect::<Result<Vec<_>>>()?;
+    guest.adapter.set_features(1, guest.features)?;
+    for queue in &queues {
+        guest.adapter.set_queue(&queue.description())?;
+    }
+    guest.adapter.start(most)?;
+    // The rings lie where other guests have their data; these have theirs in the other region.
+    let block = guest.block();
+    let step = u64::from(block);
+    for round in 0..4 {
+        let there = |queue: &Queue| (NEXT + 2 * step * u64::from(queue.index), block);
+        let back = |queue: &Queue| (there(queue).0 + step, block);
+        let sector = |queue: &Queue| u64::from(queue.index) * step / 512;
+        for queue in &mut queues {
+            guest.fill(there(queue).0, sector(queue), block, round);
+            queue.go(&[write(0, sector(queue), &[there(queue)])])?;
+        }
+        for queue in &mut queues {
+            let answers = queue.answers(&[0])?;
+            ensure!(answers == [Status::Ok], "{answers:?}");
+            queue.go(&[read(1, sector(queue), &[back(queue)])])?;
+        }
+        for queue in &mut queues {
+            let answers = queue.answers(&[1])?;
+            ensure!(answers == [Status::Ok], "{answers:?}");
+            guest.verify(back(queue).0, sector(queue), block, round)?;
+        }
+    }
+    for queue in &queues {
+        let requests = guest.adapter.queue(queue.index)?.requests;
+        let index = queue.index;
+        ensure!(requests == 8, "queue {index} counts {requests} requests");
+    }
+    guest.canaries()?;
+    Ok(Outcome::Pass(format!("{most} queues")))
+}
+
+fn crossing(env: &Env) -> Result<Outcome> {
+    // Half of one of them lies in either region.
+    let places: [(&str, fn(&mut QueueView)); 3] = [
+        ("submissions", |view| view.submissions = NEXT - 32 * 64),
+        ("completions", |view| view.completions = NEXT - 32 * 8),
+        ("control", |view| view.control = NEXT - 64),
+    ];
+    for (what, place) in places {
+        let mut guest = Guest::prepare(&env.device, &PLAIN)?;
+        guest.make_queues(1, 64)?;
+        place(&mut guest.queue().view);
+        guest.adapter.set_features(1, guest.features)?;
+        let description = guest.queue().description();
+        guest.adapter.set_queue(&description).context(what)?;
+        guest.adapter.start(1).context(what)?;
+        let len = BLOCKS * guest.block();
+        guest.store(0, 0, len, 85).context(what)?;
+        let tags: Vec<u16> = (0..64).collect();
+        (0..4)
+            .try_for_each(|_| batch(&mut guest, &tags))
+            .context(what)?;
+        guest.canaries().context(what)?;
+    }
+    pass()
 }

@@ -5,12 +5,16 @@
 use crate::adapter::refused;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
-use anyhow::Result;
-use avio_abi::ioctl::{SetQueue, SetupError};
+use anyhow::{ensure, Result};
+use avio_abi::ioctl::{region_flags, Region, SetQueue, SetupError};
 
 pub const TESTS: &[Test] = &[
     ("r12_ring_sizes", sizes),
     ("r12_ring_addresses", addresses),
+    (
+        "r12_rings_across_into_what_is_no_writable_memory",
+        across_into_nothing,
+    ),
     ("r13_queue_set_while_running", while_running),
     ("r14_features_set_while_running", features),
 ];
@@ -26,6 +30,14 @@ fn refuses(
     change(&mut description);
     refused(what, guest.adapter.set_queue(&description), wanted).map(drop)
 }
+
+type Field = fn(&mut SetQueue) -> &mut u64;
+/// What a queue has in guest memory.
+const FIELDS: [(&str, Field); 3] = [
+    ("submissions", |queue| &mut queue.submissions),
+    ("completions", |queue| &mut queue.completions),
+    ("control", |queue| &mut queue.control),
+];
 
 /// A stopped guest with queues that were not set yet.
 fn stopped(env: &Env) -> Result<Guest> {
@@ -58,12 +70,6 @@ fn addresses(env: &Env) -> Result<Outcome> {
     let refuses = |what: &str, change: &dyn Fn(&mut SetQueue)| {
         refuses(&guest, what, SetupError::QueueAddress, change)
     };
-    type Field = fn(&mut SetQueue) -> &mut u64;
-    let fields: [(&str, Field); 3] = [
-        ("submissions", |queue| &mut queue.submissions),
-        ("completions", |queue| &mut queue.completions),
-        ("control", |queue| &mut queue.control),
-    ];
     let places = [
         ("unaligned by 8", DATA + 8),
         ("unaligned by 32", DATA + 32),
@@ -73,7 +79,7 @@ fn addresses(env: &Env) -> Result<Outcome> {
         ("at the end of addresses", u64::MAX - 63),
         ("just below memory", RAM - 64),
     ];
-    for (name, field) in fields {
+    for (name, field) in FIELDS {
         for (what, addr) in places {
             refuses(&format!("{name} {what}"), &|queue| *field(queue) = addr)?;
         }
@@ -87,6 +93,45 @@ fn addresses(env: &Env) -> Result<Outcome> {
         (queue.size, queue.completions) = (1024, end - 8192 + 64);
     })?;
     refuses("control past the end", &|queue| queue.control = end - 64)?;
+    works_after_all(guest)
+}
+
+fn across_into_nothing(env: &Env) -> Result<Outcome> {
+    let guest = stopped(env)?;
+    let table = regions(&guest.mapping);
+    let read_only = Region {
+        flags: region_flags::READ_ONLY,
+        ..table[2]
+    };
+    let tables = [
+        ("a hole", &[table[1]][..]),
+        ("read-only memory", &[table[1], read_only][..]),
+    ];
+    for (behind, memory) in tables {
+        guest.adapter.set_memory(memory)?;
+        for (name, field) in FIELDS {
+            let what = format!("{name} that go on in {behind}");
+            refuses(&guest, &what, SetupError::QueueAddress, |queue| {
+                queue.size = 64;
+                *field(queue) = NEXT - 64;
+            })?;
+        }
+    }
+    // Where it was right when it was set, and the memory is another when it starts.
+    guest.adapter.set_memory(&table)?;
+    guest.adapter.set_queue(&SetQueue {
+        submissions: NEXT - 64,
+        ..guest.queues[0].description()
+    })?;
+    guest.adapter.set_memory(&table[..2])?;
+    let start = guest.adapter.start(1);
+    let index = refused(
+        "a ring that lost half of it",
+        start,
+        SetupError::QueueAddress,
+    )?;
+    ensure!(index == 0, "index {index}");
+    guest.adapter.set_memory(&table)?;
     works_after_all(guest)
 }
 

@@ -44,11 +44,15 @@ impl QueueView {
 
     /// Where a word of a submission entry lies in the mapping.
     pub fn submission_word(&self, slot: u32, word: usize) -> usize {
-        offset(self.submissions) + self.size.slot(slot) as usize * 64 + word * 8
+        offset(self.submissions + u64::from(self.size.slot(slot)) * 64) + word * 8
     }
 
     fn completion(&self, slot: u32) -> usize {
-        offset(self.completions) + self.size.slot(slot) as usize * 8
+        offset(self.completions + u64::from(self.size.slot(slot)) * 8)
+    }
+
+    fn control_word(&self, word: usize) -> usize {
+        offset(self.control + word as u64)
     }
 
     /// How many entries from the first on hold a completion of the first round.
@@ -60,11 +64,11 @@ impl QueueView {
 
 impl QueueMemory for QueueView {
     fn load_acquire(&self, word: usize) -> u32 {
-        let at = offset(self.control) + word;
+        let at = self.control_word(word);
         self.mapping.u32(at).load(Ordering::Acquire)
     }
     fn store_release(&self, word: usize, value: u32) {
-        let at = offset(self.control) + word;
+        let at = self.control_word(word);
         self.mapping.u32(at).store(value, Ordering::Release);
     }
     fn full_barrier(&self) {
