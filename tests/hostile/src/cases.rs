@@ -7,6 +7,7 @@ mod arguments;
 mod broken_queues;
 mod calls;
 mod cgroups;
+mod circular_eventfds;
 mod crowd;
 mod deaths;
 mod double_fetch;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Test> {
         crowd::TESTS,
         calls::TESTS,
         cgroups::TESTS,
+        circular_eventfds::TESTS,
         arguments::TESTS,
         stopping::TESTS,
         stuck_backings::TESTS,
