@@ -14,7 +14,12 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("r11_endless_doorbells", doorbells),
     ("r11_ring_refilled_as_fast_as_it_is_drained", refilled),
+    (
+        "r11_completions_do_not_starve_submissions",
+        completions_beside_submissions,
+    ),
     ("t1_a_flood_leaves_others_their_share", share),
+    ("t1_a_flood_gets_no_more_than_its_queues_share", equals),
     ("t2_malformed_requests_do_not_fill_the_log", log),
 ];
 
@@ -41,8 +46,8 @@ fn doorbells(env: &Env) -> Result<Outcome> {
 fn keep_full(
     queue: &mut Queue,
     entry: Submission,
-    stop: &AtomicBool,
     done: &AtomicU64,
+    stop: impl Fn() -> bool,
 ) -> Result<()> {
     let entries = queue.view.size.entries() as u16;
     (0..entries).for_each(|tag| queue.push(&Submission { tag, ..entry }));
@@ -51,7 +56,7 @@ fn keep_full(
     while open > 0 {
         let tag = queue.completion()?.tag;
         done.fetch_add(1, Ordering::Relaxed);
-        if stop.load(Ordering::Relaxed) {
+        if stop() {
             open -= 1;
         } else {
             queue.push(&Submission { tag, ..entry });
@@ -61,22 +66,33 @@ fn keep_full(
     Ok(())
 }
 
+/// A guest that floods.
+const FLOODING: Config<'_> = Config {
+    queues: 4,
+    size: 256,
+    ..PLAIN
+};
+
+/// A guest of whose queues one floods.
+const TWO_LARGE_QUEUES: Config<'_> = Config {
+    queues: 2,
+    ..FLOODING
+};
+
 /// Runs `work` while every queue of a guest with large rings is kept full of requests; how many the guest has had done
 /// meanwhile.
 fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>) -> Result<u64> {
-    let flooding = Config {
-        queues: 4,
-        size: 256,
-        ..PLAIN
-    };
-    let mut guest = Guest::start(env, &flooding)?;
+    let mut guest = Guest::start(env, &FLOODING)?;
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let meanwhile = std::thread::scope(|scope| {
         let (stop, done) = (&stop, &done);
         let floods: Vec<_> = guest
             .queues
             .iter_mut()
-            .map(|queue| scope.spawn(move || keep_full(queue, entry, stop, done)))
+            .map(|queue| {
+                let stop = || stop.load(Ordering::Relaxed);
+                scope.spawn(move || keep_full(queue, entry, done, stop))
+            })
             .collect();
         let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > 2000));
         let before = done.load(Ordering::Relaxed);
@@ -102,18 +118,77 @@ fn refilled(env: &Env) -> Result<Outcome> {
     )))
 }
 
+fn completions_beside_submissions(env: &Env) -> Result<Outcome> {
+    const REQUESTS: u64 = 200;
+    let mut guest = Guest::start(env, &TWO_LARGE_QUEUES)?;
+    let block = guest.block();
+    let mut counts = Vec::new();
+    // Completions from the worker itself, and from wherever a device is done.
+    for entry in [read(0, 0, &[]), read(0, 0, &[(DATA, block)])] {
+        let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (flooded, other) = guest.queues.split_at_mut(1);
+        let meanwhile = std::thread::scope(|scope| {
+            let (stop, done) = (&stop, &done);
+            let flood = scope.spawn(|| {
+                keep_full(&mut flooded[0], entry, done, || {
+                    stop.load(Ordering::Relaxed)
+                })
+            });
+            let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > 2000));
+            let before = done.load(Ordering::Relaxed);
+            let mut requests = (0..REQUESTS)
+                .map(|round| write(0, round * u64::from(block) / 512, &[(BACK, block)]));
+            let result =
+                under_way.and_then(|()| requests.try_for_each(|entry| other[0].ok(&entry)));
+            let meanwhile = done.load(Ordering::Relaxed) - before;
+            stop.store(true, Ordering::Relaxed);
+            flood.join().expect("flood")?;
+            result.map(|()| meanwhile)
+        })?;
+        ensure!(meanwhile != 0, "there was no flood beside the requests");
+        counts.push(meanwhile);
+    }
+    guest.works(0, 222)?;
+    guest.works(1, 223)?;
+    Ok(Outcome::Pass(format!(
+        "{counts:?} completions against {REQUESTS} submissions"
+    )))
+}
+
 fn share(env: &Env) -> Result<Outcome> {
     const REQUESTS: u64 = 200;
-    const DEPTH: u64 = 4 * 256;
+    // What a worker takes before it lets others run (`BUDGET` of the module).
+    const TURN: u64 = 256;
     let mut victim = Guest::simple(env)?;
     let work = || (0..REQUESTS).try_for_each(|_| victim.queue().ok(&read(0, 0, &[(DATA, 4096)])));
     let meanwhile = beside_flood(env, read(0, 0, &[(DATA, 4096)]), work)?;
-    // A request has to wait for no more than what the other had in its rings when it came.
-    let fair = meanwhile <= REQUESTS * DEPTH;
+    // On the average a request waits for no more than one turn of one worker, however many are in the flood's rings.
+    let fair = meanwhile <= REQUESTS * TURN;
     ensure!(fair, "{meanwhile} requests of the flood against {REQUESTS}");
     Ok(Outcome::Pass(format!(
         "{meanwhile} of the flood against {REQUESTS}"
     )))
+}
+
+/// A guest that asks for as much as one queue of the flood gets as much: to the kernel the workers are equals.
+fn equals(env: &Env) -> Result<Outcome> {
+    const REQUESTS: u64 = 5000;
+    // Processors need not have the same number of workers.
+    const MOST: u64 = 3;
+    let full = Config {
+        queues: 1,
+        ..FLOODING
+    };
+    let mut victim = Guest::start(env, &full)?;
+    let (entry, done) = (read(0, 0, &[(DATA, 4096)]), AtomicU64::new(0));
+    let enough = || done.load(Ordering::Relaxed) >= REQUESTS;
+    let work = || keep_full(victim.queue(), entry, &done, enough);
+    let meanwhile = beside_flood(env, entry, work)?;
+    let (own, queues) = (done.into_inner(), u64::from(FLOODING.queues));
+    let fair = meanwhile <= MOST * queues * own;
+    let counts = format!("{meanwhile} on {queues} queues of the flood against {own}");
+    ensure!(fair, "{counts}");
+    Ok(Outcome::Pass(counts))
 }
 
 fn log(env: &Env) -> Result<Outcome> {
