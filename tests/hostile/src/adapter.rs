@@ -175,6 +175,15 @@ impl Adapter {
         self.call(SET_LIMITS, &argument).map(drop)
     }
 
+    /// How long a worker may poll, in nanoseconds.
+    pub fn set_poll(&self, window_ns: u32) -> Result<(), Refused> {
+        let argument = SetPoll {
+            window_ns,
+            ..SetPoll::ZERO
+        };
+        self.call(SET_POLL, &argument).map(drop)
+    }
+
     pub fn lun(&self, lun: u32) -> Result<LunStatus, Refused> {
         let argument = LunStatus {
             lun,

@@ -25,11 +25,11 @@ pub const TESTS: &[Test] = &[
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// A cgroup that goes when this does.
-struct Group(PathBuf);
+pub(super) struct Group(PathBuf);
 
 impl Group {
     /// A fresh one that has the io controller.
-    fn new(name: &str) -> Result<Self> {
+    pub(super) fn new(name: &str) -> Result<Self> {
         if !Path::new(ROOT).join("cgroup.controllers").exists() {
             mount(&["-t", "cgroup2", "none", ROOT])?;
         }
@@ -44,7 +44,7 @@ impl Group {
     }
 
     /// Its directory, as the call takes it.
-    fn open(&self) -> Result<File> {
+    pub(super) fn open(&self) -> Result<File> {
         Ok(File::open(&self.0)?)
     }
 
@@ -75,7 +75,7 @@ fn mount(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn add(adapter: &Adapter, env: &Env, lun: u32, cgroup: i32) -> Result<AddLun, Refused> {
+pub(super) fn add(adapter: &Adapter, env: &Env, lun: u32, cgroup: i32) -> Result<AddLun, Refused> {
     let argument = AddLun {
         lun,
         fd: env.device.as_raw_fd(),
