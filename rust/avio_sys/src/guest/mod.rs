@@ -3,7 +3,7 @@
 //! What the guest drivers need and the kernel crate does not have.
 //!
 //! - [`memory`]: memory whose physical address the device is told, and a queue pair in it.
-//! - [`request`]: block requests as owned values, and the table of those in flight.
+//! - [`request`]: block requests as owned values; [`in_flight`]: the table of those that a device has.
 //! - [`blkmq`]: hardware queues of a block driver and their tag set.
 //! - [`disk`]: block devices on a tag set.
 //! - [`irq`]: MSI-X vectors with spread affinity, and their handlers.
@@ -14,6 +14,7 @@
 
 pub mod blkmq;
 pub mod disk;
+pub mod in_flight;
 pub mod index;
 pub mod irq;
 pub mod memory;
