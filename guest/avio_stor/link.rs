@@ -6,7 +6,7 @@ use crate::queue::Queue;
 use crate::registers::Registers;
 use avio_abi::ioctl::SetupError;
 use avio_abi::pci::{command, queue, reg, state, MAGIC};
-use avio_abi::{features, ABI_VERSION, MAX_QUEUES};
+use avio_abi::{features, ABI_VERSION, MAX_QUEUES, MAX_QUEUE_SIZE};
 use avio_core::ring::RingSize;
 use kernel::device;
 use kernel::prelude::*;
@@ -14,9 +14,6 @@ use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
-
-/// Entries in each ring, where the device allows as many.
-const RING_ENTRIES: u32 = 128;
 
 /// How often, and after how long each time, a device that is stopping is looked at.
 const STOP_LOOKS: u32 = 100;
@@ -116,10 +113,10 @@ pub(crate) fn handshake(device: &device::Device, registers: &Registers) -> Resul
     Ok(registers.read_pair(reg::DEVICE_FEATURES) & features::ALL)
 }
 
-/// The size of the rings: ours, or the device's largest.
+/// The size of the rings: the largest that the device takes. A LUN that is alone at work has half of one.
 pub(crate) fn ring_size(device: &device::Device, registers: &Registers) -> Result<RingSize> {
     let most = registers.read(reg::MAX_QUEUE_SIZE);
-    let entries = RING_ENTRIES.min(most.checked_ilog2().map_or(0, |log| 1 << log));
+    let entries = MAX_QUEUE_SIZE.min(most.checked_ilog2().map_or(0, |log| 1 << log));
     RingSize::new(entries).ok_or(ENODEV).inspect_err(|_| {
         dev_err!(
             device,

@@ -182,3 +182,25 @@ def slow(guest, control):
             guest.do(f"dmesg | grep -q '(LUN 0) takes long; {said}'")
         equal({adapter["state"] for adapter in control("status")["adapters"]}, {"running"}, "the adapters' states")
         guest.do(f"dmesg -n 5; verified {hanging} 16 4m; end_beside")
+
+
+def crowded(guest, control):
+    """A LUN whose backing hangs has as many requests in flight as it gets, while the adapter's other LUN is at rest; that
+    one then works on the same queue. The devices are those of `stopping`."""
+    with case("kinds:a-lun-that-hangs-leaves-room-to-others"):
+        left = addresses(control)["left"]
+        hanging, neighbour = guest.disk_of(0, left), guest.disk_of(3, left)
+        # A LUN that has lately been at work keeps its share; it has to be forgotten.
+        guest.do(f"echo 30000 >/sys/block/{hanging}/queue/io_timeout; echo 1000 >/sys/block/{neighbour}/queue/io_timeout")
+        guest.do(f"taskset 1 dd if=/dev/{neighbour} of=/dev/null bs=4k count=1 iflag=direct")
+        guest.do(f"while grep -q TAG_ACTIVE /sys/kernel/debug/block/{neighbour}/hctx*/state; do sleep 0.1; done")
+        fio = f"fio --name=many --filename=/dev/{hanging} --rw=randwrite --bs=4k --size=4m --iodepth=512 --direct=1 --ioengine=libaio"
+        with standing_still("hanging"):
+            in_background(guest, f"taskset 1 {fio} --verify=crc32c --verify_fatal=1 --do_verify=1", "many")
+            guest.do(f"until [ $(awk '{{ print $1 + $2 }}' /sys/block/{hanging}/inflight) -ge 128 ]; do sleep 0.1; done")
+            guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=8")
+            write, read = f"dd if=/tmp/data of=/dev/{neighbour} oflag=direct", f"dd if=/dev/{neighbour} of=/tmp/found iflag=direct"
+            in_background(guest, f"(taskset 1 {write} bs=4k && taskset 1 {read} bs=4k count=8 && cmp /tmp/data /tmp/found)", "few")
+            wait_for(lambda: guest.do("cat /tmp/few 2>/dev/null; :").strip() == "0", 30, "I/O on the other LUN")
+            equal(guest.do("ls /tmp/many 2>/dev/null; :"), "", "the end of I/O that its backing has not taken")
+        guest.do("until [ -s /tmp/many ]; do sleep 0.1; done; grep -qx 0 /tmp/many")

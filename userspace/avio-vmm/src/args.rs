@@ -70,7 +70,10 @@ pub struct Args {
     pub queues: Option<u32>,
 
     /// Most entries of a ring that the guest may ask for, a power of two
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = queue_size)]
+    ///
+    /// The driver takes them all. They are as many as requests can be in flight on a queue; a LUN that is alone at work
+    /// has half of them.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = queue_size)]
     pub queue_size: u32,
 
     /// The storage backend

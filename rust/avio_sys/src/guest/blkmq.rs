@@ -3,17 +3,19 @@
 //! Hardware queues of a block driver, and the tag set that all its disks share.
 //!
 //! Tags are given out per hardware queue: no two requests in flight on one queue have the same tag, whichever disk
-//! they are for.
+//! they are for. So that a disk which never ends its requests leaves tags to the others, the block layer shares them out
+//! among the disks that are at work, as if there were always one more of these.
 
 use super::request::{self, Request, Slow};
 use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 use core::pin::Pin;
-use core::ptr::{from_ref, NonNull};
+use core::ptr::{from_ref, null_mut, NonNull};
 use kernel::device;
-use kernel::error::to_result;
+use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 use kernel::types::Opaque;
 
@@ -54,11 +56,12 @@ pub fn queue_count(most: u32) -> u32 {
 ///
 /// # Invariants
 ///
-/// `set` is initialised, and its driver data points to `self`.
+/// `set` is initialised, and its driver data points to `self`. `spare` is a queue of `set`, which we own.
 #[pin_data(PinnedDrop)]
 pub struct TagSet<Q: HwQueue> {
     #[pin]
     set: Opaque<avio_bindings::blk_mq_tag_set>,
+    spare: Atomic<*mut avio_bindings::request_queue>,
     queues: KVec<Arc<Q>>,
     /// How many of them are polled: the last ones.
     polled: u32,
@@ -90,9 +93,11 @@ impl<Q: HwQueue> TagSet<Q> {
             polled,
             device,
             first_vector,
+            spare: Atomic::new(null_mut()),
             set <- Opaque::try_ffi_init(move |set: *mut avio_bindings::blk_mq_tag_set| {
                 // SAFETY: `set` is valid for writes. The other fields come before this one and so are initialised
-                // when the operations are called; `self` stays where it is, as it is pinned.
+                // when the operations are called; `self` stays where it is, as it is pinned. Nobody uses the set before
+                // we are done; if it gets no queue, it is freed again.
                 unsafe {
                     set.write(avio_bindings::blk_mq_tag_set {
                         ops: &Self::OPS,
@@ -105,7 +110,19 @@ impl<Q: HwQueue> TagSet<Q> {
                         driver_data: this.as_ptr().cast::<c_void>(),
                         ..MaybeUninit::zeroed().assume_init()
                     });
-                    to_result(avio_bindings::blk_mq_alloc_tag_set(set))
+                    to_result(avio_bindings::blk_mq_alloc_tag_set(set))?;
+                    hold_back_a_share(set);
+                    // When a second disk comes, or the last but one goes, the block layer waits for the requests of the
+                    // other, to have its tags shared or its own. With this queue, which never has a request, there is
+                    // always a second one.
+                    match from_err_ptr(avio_bindings::blk_mq_alloc_queue(set, null_mut(), null_mut())) {
+                        Ok(spare) => (*this.as_ptr()).spare.store(spare, Relaxed),
+                        Err(error) => {
+                            avio_bindings::blk_mq_free_tag_set(set);
+                            return Err(error);
+                        }
+                    }
+                    Ok(())
                 }
             }),
         }? Error)
@@ -209,9 +226,19 @@ impl<Q: HwQueue> TagSet<Q> {
     ) -> avio_bindings::blk_eh_timer_return {
         // SAFETY: The block layer passes a started request, which has a live context and a tag, and keeps it so for
         // the time of the call.
-        let (queue, slow) = unsafe { (Self::queue((*rq).mq_hctx), Slow::new(rq)) };
-        match queue.timeout(slow) {
-            Timeout::Wait => avio_bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER,
+        let (hctx, slow) = unsafe { ((*rq).mq_hctx, Slow::new(rq)) };
+        // SAFETY: As above.
+        match unsafe { Self::queue(hctx) }.timeout(slow) {
+            Timeout::Wait => {
+                // A tag that comes back wakes somebody who waits for one, be it for a disk that has its share already. If
+                // many wait for a disk that hangs, they use up what was to wake another disk's.
+                // SAFETY: A live context has tags. The request's time begins when we return.
+                unsafe {
+                    avio_bindings::sbitmap_queue_wake_all(&raw mut (*(*hctx).tags).bitmap_tags);
+                    request::set_time(rq, false);
+                }
+                avio_bindings::blk_eh_timer_return_BLK_EH_RESET_TIMER
+            }
             Timeout::Ended => avio_bindings::blk_eh_timer_return_BLK_EH_DONE,
         }
     }
@@ -231,8 +258,34 @@ impl<Q: HwQueue> TagSet<Q> {
 #[pinned_drop]
 impl<Q: HwQueue> PinnedDrop for TagSet<Q> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant it is initialised. Each `Disk` holds a reference to the `TagSet`, so there
-        // are none left.
-        unsafe { avio_bindings::blk_mq_free_tag_set(self.set.get()) };
+        let spare = self.spare.load(Relaxed);
+        // SAFETY: By the type invariant the set is initialised, and the queue is one of it, and ours. Each `Disk` holds a
+        // reference to the `TagSet`, so there are none left, and no other queue.
+        unsafe {
+            avio_bindings::blk_mq_destroy_queue(spare);
+            avio_bindings::blk_put_queue(spare);
+            avio_bindings::blk_mq_free_tag_set(self.set.get());
+        }
+    }
+}
+
+/// Has each hardware queue's tags shared as if one more disk than there are were at work.
+///
+/// The block layer gives a disk no more than its share of the tags, which is those of a queue divided by how many disks
+/// are at work on it. So one that is alone at work gets all; and if it then hangs, the next one finds none left.
+///
+/// The count is the block layer's own. It would count a queue of ours, too, but only on hardware queues whose processors
+/// are online at that moment, and only if we had tags set aside for that.
+///
+/// # Safety
+///
+/// `set` must be initialised, and nobody else use it yet.
+unsafe fn hold_back_a_share(set: *mut avio_bindings::blk_mq_tag_set) {
+    // SAFETY: An initialised set has so many pointers to tags. Nobody else uses them yet, so that their lock is not
+    // needed. The block layer only ever adds to the count and takes away what it has added.
+    unsafe {
+        for index in 0..(*set).nr_hw_queues as usize {
+            (**(*set).tags.add(index)).active_queues = 1;
+        }
     }
 }

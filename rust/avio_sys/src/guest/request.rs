@@ -112,6 +112,7 @@ impl Request {
                 });
             }
             (*private(ptr)).timeouts.store(0, Relaxed);
+            set_time(ptr, (*ptr).tag & 1 != 0);
             avio_bindings::blk_mq_start_request(ptr);
         }
         // INVARIANT: Just started, and ours by the safety requirements.
@@ -281,6 +282,22 @@ impl Drop for Request {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the request may be ended, and it is not used after this.
         unsafe { avio_bindings::blk_mq_end_request(self.0.as_ptr(), status(Err(EIO))) };
+    }
+}
+
+/// Sets how long a request may take from now on: as long as its disk says, or half as much again.
+///
+/// If the time of all requests of a disk ran out together, the block layer would take the disk for one that is at rest, and
+/// give those who wait for a tag more than the disk's share. So some have more time at first, and never get in step.
+///
+/// # Safety
+///
+/// `rq` must be a request of a [`Disk`](super::disk::Disk) that the block layer keeps, and whose time is not running.
+pub(super) unsafe fn set_time(rq: *mut avio_bindings::request, more: bool) {
+    // SAFETY: A request keeps its queue. Whoever changes the time by sysfs does so by a single store.
+    unsafe {
+        let time = (&raw const (*(*rq).q).rq_timeout).read_volatile();
+        (*rq).timeout = time.saturating_add(if more { time / 2 } else { 0 });
     }
 }
 
