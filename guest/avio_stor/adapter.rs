@@ -2,7 +2,7 @@
 
 //! An adapter from probe to removal.
 
-use crate::controller::{Controller, BURY};
+use crate::controller::Controller;
 use crate::link::{handshake, ring_size, Link, Running};
 use crate::luns::Luns;
 use crate::queue::{Door, Queue, Shared};
@@ -16,7 +16,6 @@ use avio_sys::guest::blkmq::{queue_count, TagSet};
 use avio_sys::guest::index::{Index, Kind};
 use avio_sys::guest::irq::{Interrupts, Vectors};
 use avio_sys::guest::node::Node;
-use avio_sys::guest::work;
 use kernel::device::Bound;
 use kernel::pci;
 use kernel::prelude::*;
@@ -160,8 +159,6 @@ struct Disks(Arc<Controller>);
 impl Drop for Disks {
     fn drop(&mut self) {
         self.0.luns.close();
-        // Those of LUNs that went before may still wait for requests, and so for interrupts.
-        work::flush::<_, BURY>(&self.0);
     }
 }
 

@@ -145,6 +145,10 @@ impl Controller {
             return Err(EINVAL);
         }
         let lun = self.chosen(asked.lun)?.ok_or(EINVAL)?;
+        // The old disk's requests would reach the new backing.
+        if asked.kind == task::OPEN_GATE && self.luns.is_waiting(lun) {
+            return Err(EBUSY);
+        }
         let left = self.tasks.run(asked.kind, lun, asked.queue, asked.tag);
         let left = left.ok_or(EOPNOTSUPP)?;
         if asked.kind == task::OPEN_GATE {

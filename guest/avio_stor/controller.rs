@@ -19,7 +19,6 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 /// The work items.
 pub(crate) const SCAN: u64 = 0;
 pub(crate) const RECOVER: u64 = 1;
-pub(crate) const BURY: u64 = 3;
 
 /// How often the adapter is reset before it is given up, unless so much time lies between.
 const MOST_RESETS: u32 = 5;
@@ -61,15 +60,12 @@ pub(crate) struct Controller {
     #[pin]
     scan: Work<Self, SCAN>,
     #[pin]
-    bury: Work<Self, BURY>,
-    #[pin]
     recover: Work<Self, RECOVER>,
 }
 
 impl_has_work! {
     impl HasWork<Self, 0> for Controller { self.scan }
     impl HasWork<Self, 1> for Controller { self.recover }
-    impl HasWork<Self, 3> for Controller { self.bury }
 }
 
 impl Controller {
@@ -98,7 +94,6 @@ impl Controller {
                 resets: Atomic::new(0),
                 recent <- new_mutex!(none, "avio_stor_resets"),
                 scan <- new_work!("avio_stor_scan"),
-                bury <- new_work!("avio_stor_bury"),
                 recover <- new_work!("avio_stor_recover"),
             }),
             GFP_KERNEL,
@@ -159,14 +154,6 @@ impl WorkItem<SCAN> for Controller {
 
     fn run(this: Arc<Self>) {
         this.luns.scan();
-    }
-}
-
-impl WorkItem<BURY> for Controller {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        this.luns.bury();
     }
 }
 

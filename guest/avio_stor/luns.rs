@@ -4,11 +4,13 @@
 //!
 //! A LUN that only grows, shrinks or loses its backing keeps its disk. One whose identity or geometry changes, or whose
 //! gate closes, gets a new disk by the same name: who had the old one open keeps a dead one, and so can never write
-//! what belongs to one backing to another.
+//! what belongs to one backing to another. The new one comes when the old one has gone, which waits for its requests;
+//! until then the LUN has no disk, and its gate is not opened.
 //!
 //! Lock order: a disk's own locks, and those of [`Usage`], come behind `slots`, which is held while partitions are
-//! read. So nothing that mends a stuck request may take it.
+//! read. So nothing that mends a stuck request may take it, and nobody who has it waits for a disk to go.
 
+use crate::burial::Burial;
 use crate::lun::{disk_name, limits, read, texts};
 use crate::queue::Queue;
 use crate::registers::Registers;
@@ -26,13 +28,15 @@ use kernel::str::CStr;
 use kernel::sync::aref::ARef;
 use kernel::sync::{Arc, Mutex};
 
-type LunDisk = Disk<Queue, OpenLun>;
+pub(crate) type LunDisk = Disk<Queue, OpenLun>;
 
 /// What we know of a LUN that is there.
 struct Known {
     info: LunInfo,
-    /// None if it cannot be used.
+    /// None if it cannot be used, or not yet.
     disk: Option<LunDisk>,
+    /// The disk before it, whose name it is to have when that one has gone.
+    old: Option<(Arc<Burial>, Arc<Index>)>,
 }
 
 /// All LUNs; none once the adapter goes.
@@ -49,9 +53,9 @@ pub(crate) struct Luns {
     features: u64,
     #[pin]
     slots: Mutex<Slots>,
-    /// Disks that are to be removed by somebody who may wait for their requests.
+    /// Disks that are being removed, and some that were.
     #[pin]
-    leaving: Mutex<KVec<LunDisk>>,
+    leaving: Mutex<KVec<Arc<Burial>>>,
 }
 
 impl Luns {
@@ -103,12 +107,20 @@ impl Luns {
     /// Removes all disks, in good order, and never adds one again.
     pub(crate) fn close(&self) {
         let slots = core::mem::take(&mut *self.slots.lock());
-        self.bury();
         for known in slots.into_iter().flatten() {
             if let Some(disk) = &known.disk {
                 disk.opener().set_gone();
             }
         }
+        let leaving = core::mem::take(&mut *self.leaving.lock());
+        leaving.iter().for_each(Burial::wait);
+    }
+
+    /// Whether a LUN has no disk yet, because the one before it still has requests.
+    pub(crate) fn is_waiting(&self, lun: u16) -> bool {
+        self.scan();
+        let slots = self.slots.lock();
+        matches!(slots.get(usize::from(lun)), Some(Some(known)) if known.old.is_some())
     }
 
     /// Makes a LUN's disk agree with its description.
@@ -116,35 +128,41 @@ impl Luns {
         let Some(info) = info else {
             if let Some(known) = slot.take() {
                 dev_info!(self.device, "LUN {lun}: removed\n");
-                if let Some(disk) = self.end(lun, known) {
-                    // If there is no memory for the list, the disk goes here and now.
-                    let _ = self.leaving.lock().push(disk, GFP_KERNEL);
-                    self.signals.bury();
-                }
+                self.usage.set_disk(lun, None);
+                known.disk.and_then(|disk| self.bury(disk));
             }
             return;
         };
-        let mut index = None;
-        if let Some(known) = slot {
+        if let Some(known @ Known { old: None, .. }) = slot {
             if known.info == info || self.update(lun, known, &info) {
                 known.info = info;
                 return;
             }
-            index = known.disk.as_ref().map(LunDisk::index);
         }
         self.usage
             .set_gated(lun, info.flags & lun_flags::GATED != 0);
-        if let Some(known) = slot.take() {
-            // Waits for what is in flight, as the new disk is to have the old one's name.
-            drop(self.end(lun, known));
-        }
-        let disk = self.add(lun, &info, index).inspect_err(|error| {
-            dev_err!(self.device, "LUN {lun}: cannot be used: {error:?}\n");
-        });
-        *slot = Some(Known {
-            info,
-            disk: disk.ok(),
-        });
+        let (index, old) = match slot.take() {
+            Some(Known {
+                disk: Some(disk), ..
+            }) => (Some(disk.index()), self.bury(disk)),
+            Some(Known {
+                old: Some((old, index)),
+                ..
+            }) => (Some(index), Some(old)),
+            _ => (None, None),
+        };
+        let old = old.filter(|old| !old.is_over()).zip(index.clone());
+        let disk = if old.is_some() {
+            None
+        } else {
+            self.add(lun, &info, index)
+                .inspect_err(|error| {
+                    self.usage.set_disk(lun, None);
+                    dev_err!(self.device, "LUN {lun}: cannot be used: {error:?}\n");
+                })
+                .ok()
+        };
+        *slot = Some(Known { info, disk, old });
     }
 
     /// What needs no new disk; false if the change is another one.
@@ -198,23 +216,19 @@ impl Luns {
         true
     }
 
-    /// Ends the use of a disk of whose LUN nothing is left, even while it is open.
-    fn end(&self, lun: u16, known: Known) -> Option<LunDisk> {
-        self.usage.set_disk(lun, None);
-        known.disk.inspect(|disk| {
-            disk.mark_gone();
-            disk.opener().set_gone();
-        })
-    }
-
-    /// Removes the disks of LUNs that are gone, each when its last request has ended.
-    pub(crate) fn bury(&self) {
-        loop {
-            let disk = self.leaving.lock().pop();
-            if disk.is_none() {
-                return;
-            }
+    /// Ends the use of a disk of whose LUN nothing is left, even while it is open, and has it removed when its last
+    /// request has ended. None if there is no memory for that, and it went here and now.
+    fn bury(&self, disk: LunDisk) -> Option<Arc<Burial>> {
+        disk.shut();
+        disk.opener().set_gone();
+        let burial = Burial::new(disk, self.signals.clone()).ok()?;
+        let mut leaving = self.leaving.lock();
+        match leaving.iter_mut().find(|burial| burial.is_over()) {
+            Some(place) => *place = burial.clone(),
+            None => leaving.push(burial.clone(), GFP_KERNEL).ok()?,
         }
+        burial.begin();
+        Some(burial)
     }
 
     /// Adds a disk, by the name that this number gives or by a new one.
@@ -236,8 +250,7 @@ impl Luns {
             texts,
             &limits,
             OpenLun::new(self.usage.clone(), lun),
-        )
-        .inspect_err(|_| self.usage.set_disk(lun, None))?;
+        )?;
         let text = CStr::from_bytes_until_nul(&name).unwrap_or(c"avio");
         let rights = if limits.read_only { ", read-only" } else { "" };
         dev_info!(

@@ -10,6 +10,7 @@
 //! - [`link`]: starting and stopping the device.
 //! - [`controller`]: what happens in contexts that may sleep; [`signals`]: how others have it happen.
 //! - [`luns`]: disks, kept as the LUNs are; [`lun`]: from a LUN's description to a disk's limits.
+//! - [`burial`]: how disks go.
 //! - [`usage`]: which LUNs are open, and the gate before those that were replaced.
 //! - [`queue`]: the data path, and what goes wrong with it; [`entry`]: from a request to a ring entry; [`lists`]: memory for large requests.
 //! - [`counters`]: what is counted.
@@ -21,6 +22,8 @@
 
 #[deny(unsafe_code)]
 mod adapter;
+#[deny(unsafe_code)]
+mod burial;
 #[deny(unsafe_code)]
 mod control;
 #[deny(unsafe_code)]

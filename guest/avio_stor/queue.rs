@@ -171,8 +171,11 @@ impl Queue {
         self.memory.raw()
     }
 
-    /// Puts a request into the ring.
+    /// Puts a request into the ring, unless its disk is on its way out: another may have its LUN.
     fn put(&self, request: Request) {
+        if request.is_shut() {
+            return request.end(Err(EIO));
+        }
         let entry = match describe(&request, &self.lists) {
             Ok(entry) => entry,
             Err(error) => return request.end(Err(error)),

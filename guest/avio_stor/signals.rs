@@ -4,7 +4,7 @@
 //!
 //! The controller owns the queues, and they must reach it: the circle is cut here, by [`Signals::disconnect`].
 
-use crate::controller::{Controller, BURY, RECOVER, SCAN};
+use crate::controller::{Controller, RECOVER, SCAN};
 use avio_sys::guest::irq::Handler;
 use avio_sys::guest::work;
 use kernel::prelude::*;
@@ -38,7 +38,6 @@ impl Signals {
         let controller = self.controller.lock().take();
         if let Some(controller) = controller {
             work::flush::<_, SCAN>(&controller);
-            work::flush::<_, BURY>(&controller);
             work::flush::<_, RECOVER>(&controller);
         }
     }
@@ -52,13 +51,6 @@ impl Signals {
         if let Some(controller) = self.controller() {
             // If it is queued already, that is as good.
             let _ = work::long().enqueue::<_, SCAN>(controller);
-        }
-    }
-
-    /// Disks are to be removed.
-    pub(crate) fn bury(&self) {
-        if let Some(controller) = self.controller() {
-            let _ = work::long().enqueue::<_, BURY>(controller);
         }
     }
 

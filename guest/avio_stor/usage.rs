@@ -149,7 +149,12 @@ impl Usage {
         );
     }
 
-    fn open(&self, lun: u16) -> Result {
+    fn open(&self, open: &OpenLun) -> Result {
+        let lun = open.lun;
+        let mut opens = self.opens.lock();
+        if open.gone.load(Relaxed) != 0 {
+            return Err(ENXIO);
+        }
         let state = self.states.get(usize::from(lun)).ok_or(ENXIO)?;
         if state.gated.load(Relaxed) != 0 {
             let times = state.refused.fetch_add(1, Relaxed).saturating_add(1);
@@ -158,7 +163,6 @@ impl Usage {
             }
             return Err(EIO);
         }
-        let mut opens = self.opens.lock();
         let count = opens.get_mut(usize::from(lun)).ok_or(ENXIO)?;
         *count = count.saturating_add(1);
         if *count == 1 {
@@ -214,7 +218,7 @@ impl Opener for OpenLun {
     type Module = crate::LocalModule;
 
     fn open(&self) -> Result {
-        self.usage.open(self.lun)
+        self.usage.open(self)
     }
 
     fn close(&self) {

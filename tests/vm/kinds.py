@@ -9,7 +9,7 @@ import sys
 import cgroups
 from backings import dm, erasable, erased, linear, loop, null_blk, nvme_tcp, partitions
 from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
-from lifecycle import crowded, slow, stopping
+from lifecycle import crowded, replaced, slow, stopping
 from machine import Machine
 
 INITRD = sys.argv[1]
@@ -121,6 +121,7 @@ def two_adapters():
                     stopping(guest, guest.control())
                     slow(guest, guest.control())
                     crowded(guest, guest.control())
+                    replaced(guest, guest.control())
         equal(places[0], places[1], "addresses after a restart")
 
 

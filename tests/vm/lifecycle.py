@@ -204,3 +204,38 @@ def crowded(guest, control):
             wait_for(lambda: guest.do("cat /tmp/few 2>/dev/null; :").strip() == "0", 30, "I/O on the other LUN")
             equal(guest.do("ls /tmp/many 2>/dev/null; :"), "", "the end of I/O that its backing has not taken")
         guest.do("until [ -s /tmp/many ]; do sleep 0.1; done; grep -qx 0 /tmp/many")
+
+
+def replaced(guest, control):
+    """A LUN is replaced by force while its backing hangs with a request: the adapter's other LUNs come and go, and its own
+    disk comes again when the old backing has returned. The devices are those of `stopping`."""
+    with case("kinds:replacement-while-a-backing-hangs"):
+        left, fresh, passing = addresses(control)["left"], null_blk("fresh", 16), null_blk("passing", 16)
+        disk, neighbour = guest.disk_of(0, left), guest.disk_of(3, left)
+        before = requests_of(fresh)
+        accept = f"for g in /dev/gvsd*; do gvsdmgr -f replace_dsk -D $g -q lun=/dev/{disk} && break; done"
+        guest.do(f"beside {neighbour}")
+        with standing_still("hanging"):
+            in_background(guest, f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", "doomed")
+            guest.do(f"until [ $(awk '{{ print $1 + $2 }}' /sys/block/{disk}/inflight) -gt 0 ]; do sleep 0.1; done")
+            since = guest.log_length()
+            equal(control("replace-lun", hba="left", lun=0, disk={"path": fresh}, force=True), {"gated": True}, "the answer")
+            control("add-lun", hba="left", lun=5, disk={"path": passing})
+            wait_for(lambda: guest.disk_of(5, left), 20, "a disk that was added")
+            added = guest.disk_of(5, left)
+            guest.do(f"verified {added} 16 1m")
+            control("remove-lun", hba="left", lun=5)
+            guest.do(f"until [ ! -e /sys/block/{added} ]; do sleep 0.1; done")
+            control("add-lun", hba="left", lun=6, disk={"path": passing})
+            wait_for(lambda: guest.disk_of(6, left), 20, "a disk that was added behind that")
+            guest.refuses(accept)
+            equal(guest.do("ls /tmp/doomed 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
+        guest.do("until [ -s /tmp/doomed ]; do sleep 0.1; done; grep -qvx 0 /tmp/doomed")
+        guest.logged(since, "LUN 0", "replace_dsk")
+        equal(guest.disk_of(0, left), disk, "name of the LUN's disk")
+        guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
+        equal(requests_of(fresh), before, "I/Os on the new backing before the guest agreed")
+        guest.do(accept)
+        told = guest.pattern_on(disk)
+        equal(host_sum(fresh), told, "checksum on the new backing")
+        guest.do("end_beside")

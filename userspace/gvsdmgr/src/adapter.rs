@@ -28,7 +28,10 @@ pub enum Error {
     NotAdapter(PathBuf),
     #[error("{0} is gone: the adapter was removed, or its driver unbound")]
     Gone(PathBuf),
-    #[error("{0}: {1}: {2}")]
+    #[error("{0}: {1}: {2}{hint}", hint = match .2.kind() {
+        io::ErrorKind::ResourceBusy => " (the old disk still has requests in flight, or the new one was replaced in turn)",
+        _ => "",
+    })]
     Call(PathBuf, &'static str, io::Error),
     #[error("{0}: there is no LUN {1}; the LUNs are: {2}")]
     NoLun(PathBuf, u32, String),

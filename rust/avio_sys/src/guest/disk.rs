@@ -6,6 +6,7 @@
 
 use super::blkmq::{HwQueue, TagSet};
 use super::index::Index;
+use super::request;
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::ptr::{null_mut, NonNull};
@@ -196,7 +197,7 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
         let mut c = limits.in_c();
         let data = null_mut::<u8>().wrapping_add(number.into()).cast();
         // SAFETY: The tag set is initialised and kept by the disk. The queue data is a number in a pointer's clothes,
-        // which only `super::request` reads.
+        // which only `super::request` uses.
         let disk = from_err_ptr(unsafe {
             avio_bindings::__blk_mq_alloc_disk(
                 set.as_raw(),
@@ -218,11 +219,22 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
         &self.data.opener
     }
 
-    /// Says that what is behind it is gone: who has it open meets errors from now on, and file systems shut down
-    /// without trying to write. May sleep.
-    pub fn mark_gone(&self) {
-        // SAFETY: By the type invariant the disk was added and not removed.
-        unsafe { avio_bindings::blk_mark_disk_dead(self.gendisk.as_ptr()) };
+    /// Has the driver fail all requests that it is given from now on, wherever they were until then.
+    pub fn shut(&self) {
+        // SAFETY: By the type invariant the disk was added and not removed, and so has its queue.
+        unsafe { request::shut((*self.gendisk.as_ptr()).queue) };
+    }
+
+    /// Removes it as one that nothing is behind any more: who has it open meets errors, and file systems shut down
+    /// without trying to write. May sleep, for as long as its requests take; but as the removal itself keeps a lock of
+    /// the tag set, for which other disks would wait to come or go, it begins when there are none left.
+    pub fn remove(self) {
+        // SAFETY: By the type invariant the disk was added and not removed. Nothing is let into the queue of a dead disk,
+        // so that it becomes empty.
+        unsafe {
+            avio_bindings::blk_mark_disk_dead(self.gendisk.as_ptr());
+            avio_bindings::blk_mq_freeze_queue_wait((*self.gendisk.as_ptr()).queue);
+        }
     }
 
     /// Changes its capacity, in units of 512 bytes, and tells user space. May sleep.

@@ -2,6 +2,7 @@
 
 //! Block requests as owned values.
 
+use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::NonNull;
@@ -10,6 +11,9 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 
 /// How long after it was given back a request comes again.
 const RETRY_DELAY_MS: c_ulong = 100;
+
+/// In the queue data, beside the disk's number: the disk is [shut](super::disk::Disk::shut).
+const SHUT: usize = 1 << 16;
 
 /// What a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,7 @@ impl Slow {
         unsafe {
             Self {
                 tag: (*rq).tag as u32,
-                disk: (*(*rq).q).queuedata as usize as u16,
+                disk: queue_data(rq).load(Relaxed) as usize as u16,
                 times: (*private(rq))
                     .timeouts
                     .fetch_add(1, Relaxed)
@@ -146,7 +150,14 @@ impl Request {
     pub fn disk(&self) -> u16 {
         // SAFETY: By the type invariant the request is valid, and belongs to the queue of a `Disk`, which has its
         // number for queue data.
-        unsafe { (*(*self.0.as_ptr()).q).queuedata as usize as u16 }
+        unsafe { queue_data(self.0.as_ptr()) }.load(Relaxed) as usize as u16
+    }
+
+    /// Whether its disk is [shut](super::disk::Disk::shut), so that it has to fail.
+    #[inline]
+    pub fn is_shut(&self) -> bool {
+        // SAFETY: As in `disk`.
+        unsafe { queue_data(self.0.as_ptr()) }.load(Relaxed) as usize & SHUT != 0
     }
 
     /// What it asks for.
@@ -299,6 +310,28 @@ pub(super) unsafe fn set_time(rq: *mut avio_bindings::request, more: bool) {
         let time = (&raw const (*(*rq).q).rq_timeout).read_volatile();
         (*rq).timeout = time.saturating_add(if more { time / 2 } else { 0 });
     }
+}
+
+/// The queue data of a request's disk: the disk's number, and [`SHUT`].
+///
+/// # Safety
+///
+/// `rq` must be a request in flight of a [`Disk`](super::disk::Disk), and stay so while the result is used.
+#[inline]
+unsafe fn queue_data<'a>(rq: *mut avio_bindings::request) -> &'a Atomic<*mut c_void> {
+    // SAFETY: A request in flight keeps its queue, whose data is only accessed atomically once the disk was added.
+    unsafe { Atomic::from_ptr(&raw mut (*(*rq).q).queuedata) }
+}
+
+/// Has [`Request::is_shut`] say so of all requests of a queue.
+///
+/// # Safety
+///
+/// `queue` must be that of a [`Disk`](super::disk::Disk).
+pub(super) unsafe fn shut(queue: *mut avio_bindings::request_queue) {
+    // SAFETY: The queue is a valid one, and its data is only accessed atomically once the disk was added.
+    let data = unsafe { Atomic::from_ptr(&raw mut (*queue).queuedata) };
+    data.store(data.load(Relaxed).map_addr(|data| data | SHUT), Relaxed);
 }
 
 /// Our private data of a request.
