@@ -141,8 +141,10 @@ def polled():
 def administered():
     """What a guest's administrator does, and what the guest's driver does about a queue that broke."""
     with case("kinds:administration"):
-        disks = [f"path={null_blk(f'admin{n}')}" for n in range(3)]
-        with Guest("admin", disks, INITRD, cpus=2, append="avio_disks=3") as guest:
+        # The last one is slow: what it answers finds nobody who would take the answer without an interrupt.
+        slow_one = null_blk("slow", irqmode=2, completion_nsec=30_000_000)
+        disks = [*(f"path={null_blk(f'admin{n}')}" for n in range(3)), f"path={slow_one}"]
+        with Guest("admin", disks, INITRD, cpus=2, append="avio_disks=4") as guest:
             guest.wait(200)
             guest.report("admin")
 

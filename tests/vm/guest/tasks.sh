@@ -311,14 +311,14 @@ coalesced() {
     done
 }
 
-# The driver's administration, beyond I/O. Disks as for task_stack.
+# The driver's administration, beyond I/O. Disks in order: 1, 2 and 3 null_blk, 4 a slow null_blk.
 task_admin() {
     run_case probe load
     run_case administration administration "$(disk 2)" "$(disk 3)"
     run_case resets-under-load resets_under_load "$(disk 2)"
     run_case broken-queue-mended mended "$(disk 2)"
     run_case reset-by-others reset_by_others "$(disk 2)"
-    run_case lost-request lost_request "$(disk 2)"
+    run_case lost-request lost_request "$(disk 4)"
     run_case node-outlives-device node_outlives_device
     run_case coalesced coalesced 2
     run_case polled polled 2
