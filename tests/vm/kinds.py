@@ -23,10 +23,12 @@ def each_kind():
         backings["whole-disk"] = whole
         backings["partition"] = partitions(null_blk("parted", 64))[1]
         null_blk("below", 64)
+        modprobe("dm_delay")
         backings["logical-volume"] = dm("volume", linear("/dev/below", 2048))
         backings["loop-over-file"] = loop(32, "file")[0]
         backings["4k-blocks"] = null_blk("large", 32, blocksize=4096)
         backings["nvme-tcp"] = nvme_tcp(null_blk("remote", 32))
+        backings["slow"] = dm("tardy", f"0 {32 << 11} delay {null_blk('below-tardy', 32)} 0 20")
         backings["erasable"] = erasable()
         blocks = {"4k-blocks": 4096}
     with case("kinds:guest"):

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, remove_null_blk, scsi_disk, standing_still, write
-from common import case, check, equal, finish, insert, modprobe, remove, sh, wait_for
+from common import case, check, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
+from gates import mounted, unheard, while_off
 from lifecycle import kexec, quiesced, udev_rules
 from machine import Machine, host_sum, requests_of
+from watching import aborted, debugfs, polling
 
 INITRD = sys.argv[1]
 
@@ -60,7 +62,7 @@ def hot_remove(guest, control):
 
 
 def resize(guest, control):
-    """A backing grows; the guest's disk does, with no I/O needed."""
+    """A backing grows, and shrinks again; the guest's disk does, with no I/O needed."""
     with case("storage:resize"):
         device, file = loop(16, "grows")
         control("add-lun", disk={"path": device}, lun=9)
@@ -70,6 +72,10 @@ def resize(guest, control):
         os.truncate(file, 24 << 20)
         sh("losetup", "-c", device)
         guest.do(f"until_is {24 << 11} attribute {disk} size")
+        guest.do(f"edges {disk}")
+        os.truncate(file, 20 << 20)
+        sh("losetup", "-c", device)
+        guest.do(f"until_is {20 << 11} attribute {disk} size")
         guest.do(f"edges {disk}")
         control("remove-lun", lun=9)
         guest.wait_disks(2)
@@ -90,9 +96,13 @@ def gate(guest, control):
         guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
-    with case("storage:S12-gate-survives-a-reboot"):
+    with case("storage:S12-gate-survives-a-reboot-under-load"):
+        kept = guest.pattern_on(guest.disk_of(0))
+        guest.do(f"beside {guest.disk_of(1)}; sleep 1")
         guest.last_word("reboot -f")
         wait_for(lambda: guest.starts() == 2, 90, "the guest's second start")
+        equal(host_sum("/dev/first"), kept, "checksum of what was flushed before the reboot")
+        guest.do(f"verified {guest.disk_of(1)} 16 4m")
         disk = guest.disk_of(11)
         guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
@@ -270,7 +280,8 @@ def main():
         guest = Machine(disks, INITRD, cpus=2)
         guest.ready()
         control = guest.control()
-    for step in (hot_add, hot_remove, resize, gate, ranges, limits, stuck, lost_and_back, scsi, quiesced):
+    steps = (hot_add, hot_remove, resize, gate, mounted, unheard, ranges, limits, debugfs, polling, aborted, stuck)
+    for step in (*steps, lost_and_back, scsi, quiesced):
         step(guest, control)
     unbound(guest)
     udev_rules(guest, control)
@@ -278,6 +289,9 @@ def main():
     with case("storage:guest-ends"):
         guest.last_word("poweroff -f")
         guest.wait(60)
+    while_off(INITRD)
+    with case("storage:module-remove"):
+        wait_for(lambda: module_users() == 0, 20, "the last guest's end")
         remove()
     finish()
 

@@ -35,6 +35,21 @@ end_beside() {
     rm /tmp/beside.code
 }
 
+# Masks (1) or unmasks (0) the interrupt that tells of changes, of the adapter at a PCI address.
+mask_changes() {
+    find_queue "$1" 0
+    devmem $((bar + 0x200c)) 32 "$2"
+}
+
+# QUEUE:TAG of a request of a disk that is in flight; fails if there is none.
+stalled() {
+    for queue in /sys/kernel/debug/block/$1/hctx*; do
+        tag=$(sed -n 's/.*[{ ]\.tag=\([0-9]*\).*/\1/p' "$queue/busy" | head -n 1)
+        [ -z "$tag" ] || { echo "${queue##*hctx}:$tag"; return 0; }
+    done
+    return 1
+}
+
 # Waits until a command says a value.
 until_is() {
     wanted=$1; shift

@@ -42,6 +42,20 @@ geometry() {
         grep -q '\[none\]' "/sys/block/$d/queue/scheduler"
     done
     expect "$(ls /sys/block/$(disk 1)/mq | wc -l)" "$(nproc)" "number of hardware queues"
+    for queue in /sys/block/$(disk 1)/mq/*; do interrupted_at_home "$queue"; done
+}
+
+# The processors of a list such as `0, 2-3`, one a line.
+processors() { echo "$1" | tr -d ' ' | tr ',' '\n' | while IFS=- read -r from to; do seq "$from" "${to:-$from}"; done; }
+
+# Whether each processor of one list is in another.
+within() { for one in $(processors "$1"); do processors "$2" | grep -qx "$one" || return 1; done; }
+
+# The processors that put requests into a hardware queue are those that its interrupt may go to, and it does go to one.
+interrupted_at_home() {
+    irq=$(awk -v name="avio_stor-q${1##*/}" '$NF == name { sub(":", "", $1); print $1 }' /proc/interrupts)
+    own=$(cat $1/cpu_list) may=$(cat /proc/irq/$irq/smp_affinity_list) goes=$(cat /proc/irq/$irq/effective_affinity_list)
+    within "$own" "$may" && within "$goes" "$own" || { echo "$1: processors $own, its interrupt $irq $may, now $goes"; return 1; }
 }
 
 # Partition the disk, make a file system, write files, and verify them after everything was dropped from memory.

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: another disk behind a LUN, while the guest has the old one mounted and while it is off: not one byte of it is
+read or written before somebody in the guest says so. And changes that the guest hears of by no interrupt. Steps of
+storage.py."""
+
+import os
+
+from backings import linear, loop, null_blk, remove_null_blk
+from common import case, check, equal, sh, wait_for
+from machine import Machine, host_sum, requests_of
+
+MIB = 1 << 20
+
+
+def filled(name, mib):
+    """A memory disk full of random bytes; its path."""
+    path = null_blk(name, mib)
+    sh("dd", "if=/dev/urandom", f"of={path}", "bs=1M", f"count={mib}", "oflag=direct")
+    return path
+
+
+def untouched(path, mib):
+    """What tells whether a disk was touched: how many requests it had, and all that is on it."""
+    whole = host_sum(path, 0, mib * MIB)
+    before = requests_of(path)
+
+    def same(when):
+        equal(requests_of(path), before, f"number of requests to the new backing {when}")
+        equal(host_sum(path, 0, mib * MIB), whole, f"checksum of the new backing {when}")
+
+    return same
+
+
+def refused(guest, disk):
+    """The guest can neither read nor write a disk."""
+    guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct")
+    guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct")
+    guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
+
+
+def accept(guest, disk, path, mib):
+    """Have the gate opened; the disk works, and nothing but what is written to it now reaches the backing."""
+    parts = ((0, MIB), (2 * MIB, (mib - 2) * MIB))
+    before = [host_sum(path, *part) for part in parts]
+    guest.do(f"gvsdmgr -f replace_dsk -D /dev/gvsd0 -q lun=/dev/{disk}")
+    told = guest.pattern_on(disk)
+    equal(host_sum(path), told, f"checksum of the pattern on {path}")
+    equal([host_sum(path, *part) for part in parts], before, f"checksums of what is beside the pattern on {path}")
+
+
+def mounted(guest, control):
+    """S12: a file system that is mounted and written to loses its backing to another: all its I/O fails, and none of it
+    reaches the new one, not even when the gate is open and the mount still there."""
+    mib = 32
+    old, new = null_blk("below-files", mib), filled("foreign", mib)
+    with case("storage:S12-replacement-under-a-mounted-file-system"):
+        control("add-lun", disk={"path": old}, lun=18)
+        guest.wait_disks(3)
+        disk = guest.disk_of(18)
+        guest.do(f"mkfs.ext4 -q /dev/{disk} && mount /dev/{disk} /mnt && echo kept >/mnt/kept && sync")
+        fio = "fio --name=m --filename=/mnt/file --rw=randrw --bs=4k --size=4m --iodepth=8 --direct=1 --ioengine=libaio --fsync=32"
+        guest.do(f"({fio} --time_based --runtime=600; echo $? >/tmp/direct) </dev/null >/dev/null 2>&1 &")
+        buffered = "dd if=/dev/urandom of=/mnt/cached bs=64k count=16 conv=notrunc,fsync"
+        guest.do(f"(while {buffered}; do :; done; echo ended >/tmp/cached) </dev/null >/dev/null 2>&1 &")
+        since = requests_of(old)
+        wait_for(lambda: requests_of(old) > since + 200, 30, "I/O of the file system")
+        same = untouched(new, mib)
+        control("replace-lun", lun=18, disk={"path": new}, force=True)
+        guest.do("until [ -s /tmp/direct ] && [ -s /tmp/cached ]; do sleep 0.1; done; ! grep -qx 0 /tmp/direct")
+        guest.refuses("dd if=/mnt/file of=/dev/null bs=4k count=1 iflag=direct")
+        guest.refuses("dd if=/dev/zero of=/mnt/more bs=4k count=1 conv=fsync")
+        refused(guest, disk)
+        same("under a mounted file system")
+    with case("storage:S12-gate-opened-beside-a-stale-mount"):
+        accept(guest, disk, new, mib)
+        same = untouched(new, mib)
+        guest.refuses("dd if=/mnt/file of=/dev/null bs=4k count=1 iflag=direct")
+        guest.refuses("dd if=/dev/zero of=/mnt/more bs=4k count=1 conv=fsync")
+        guest.do("umount /mnt")
+        same("when the stale file system was unmounted")
+        control("remove-lun", lun=18)
+        guest.wait_disks(2)
+        remove_null_blk("below-files")
+        remove_null_blk("foreign")
+
+
+def behind(name, uuid, device):
+    """Puts a device behind a name; its path."""
+    sh("dmsetup", "create", name, "--noudevsync", "--uuid", uuid, "--table", linear(device))
+    sh("dmsetup", "mknodes", name)
+    return f"/dev/mapper/{name}"
+
+
+def while_off(initrd):
+    """S12: a disk that is exchanged while its guest's VMM is off, behind the same path and LUN, is caught at the next
+    start, by what the state file remembers."""
+    mib, lun = 16, 40
+    with case("storage:S12-exchange-while-the-VMM-is-off"):
+        own, other = filled("own", mib), filled("others", mib)
+        path = behind("exchanged", "AVIO-own", own)
+        with Machine([f"path={path},lun={lun}"], initrd) as guest:
+            guest.ready()
+            check("gated" not in flags(guest), "the gate is closed at the first start")
+            told = guest.pattern_on(guest.disk_of(lun))
+        equal(host_sum(own), told, f"checksum on {own}")
+        sh("dmsetup", "remove", "--retry", "exchanged")
+        behind("exchanged", "AVIO-other", other)
+        kept, same = untouched(own, mib), untouched(other, mib)
+        with Machine([f"path={path},lun={lun}"], initrd) as guest:
+            guest.ready()
+            check("gated" in flags(guest), "the gate is open")
+            disk = guest.disk_of(lun)
+            refused(guest, disk)
+            same("by a guest that knew another disk")
+            accept(guest, disk, other, mib)
+            check("gated" not in flags(guest), "the gate is still closed")
+            kept("after it was exchanged")
+        sh("dmsetup", "remove", "--retry", "exchanged")
+        remove_null_blk("own")
+        remove_null_blk("others")
+
+
+def flags(guest):
+    """What the VMM tells of the first LUN."""
+    return guest.control()("status")["adapters"][0]["luns"][0]["flags"]
+
+
+def unheard(guest, control):
+    """The interrupt that tells of changes is masked: then the answer to the next request does."""
+    with case("storage:changes-are-seen-without-an-interrupt"):
+        device, file = loop(16, "unheard")
+        control("add-lun", disk={"path": device}, lun=19)
+        guest.wait_disks(3)
+        disk = guest.disk_of(19)
+        address = guest.do("told get_info 'Hardware Path'").strip()
+        read = f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct"
+        guest.do(f"mask_changes {address} 1")
+        os.truncate(file, 24 * MIB)
+        sh("losetup", "-c", device)
+        capacity = lambda: next(lun["sectors"] for lun in control("status")["adapters"][0]["luns"] if lun["lun"] == 19)
+        wait_for(lambda: capacity() == 24 << 11, 20, "the VMM to have noticed")
+        equal(guest.do(f"attribute {disk} size").strip(), str(16 << 11), "capacity before any request")
+        guest.do(read)
+        guest.do(f"until_is {24 << 11} attribute {disk} size")
+        control("remove-lun", lun=19)
+        equal(len(guest.do("disks").split()), 3, "number of disks before any request")
+        guest.refuses(read)
+        guest.do(f"until [ ! -e /sys/block/{disk} ]; do sleep 0.1; done")
+        guest.do(f"mask_changes {address} 0")
+        guest.wait_disks(2)
+        sh("losetup", "-d", device)
