@@ -19,6 +19,11 @@ def filled(name, mib):
     return path
 
 
+def lun(guest, number):
+    """What the VMM tells of a LUN of the one adapter."""
+    return next(lun for lun in guest.control()("status")["adapters"][0]["luns"] if lun["lun"] == number)
+
+
 def untouched(path, mib):
     """What tells whether a disk was touched: how many requests it had, and all that is on it."""
     whole = host_sum(path, 0, mib * MIB)
@@ -94,35 +99,30 @@ def behind(name, uuid, device):
 def while_off(initrd):
     """S12: a disk that is exchanged while its guest's VMM is off, behind the same path and LUN, is caught at the next
     start, by what the state file remembers."""
-    mib, lun = 16, 40
+    mib, number = 16, 40
     with case("storage:S12-exchange-while-the-VMM-is-off"):
         own, other = filled("own", mib), filled("others", mib)
         path = behind("exchanged", "AVIO-own", own)
-        with Machine([f"path={path},lun={lun}"], initrd) as guest:
+        with Machine([f"path={path},lun={number}"], initrd) as guest:
             guest.ready()
-            check("gated" not in flags(guest), "the gate is closed at the first start")
-            told = guest.pattern_on(guest.disk_of(lun))
+            check("gated" not in lun(guest, number)["flags"], "the gate is closed at the first start")
+            told = guest.pattern_on(guest.disk_of(number))
         equal(host_sum(own), told, f"checksum on {own}")
         sh("dmsetup", "remove", "--retry", "exchanged")
         behind("exchanged", "AVIO-other", other)
         kept, same = untouched(own, mib), untouched(other, mib)
-        with Machine([f"path={path},lun={lun}"], initrd) as guest:
+        with Machine([f"path={path},lun={number}"], initrd) as guest:
             guest.ready()
-            check("gated" in flags(guest), "the gate is open")
-            disk = guest.disk_of(lun)
+            check("gated" in lun(guest, number)["flags"], "the gate is open")
+            disk = guest.disk_of(number)
             refused(guest, disk)
             same("by a guest that knew another disk")
             accept(guest, disk, other, mib)
-            check("gated" not in flags(guest), "the gate is still closed")
+            check("gated" not in lun(guest, number)["flags"], "the gate is still closed")
             kept("after it was exchanged")
         sh("dmsetup", "remove", "--retry", "exchanged")
         remove_null_blk("own")
         remove_null_blk("others")
-
-
-def flags(guest):
-    """What the VMM tells of the first LUN."""
-    return guest.control()("status")["adapters"][0]["luns"][0]["flags"]
 
 
 def unheard(guest, control):
@@ -137,8 +137,7 @@ def unheard(guest, control):
         guest.do(f"mask_changes {address} 1")
         os.truncate(file, 24 * MIB)
         sh("losetup", "-c", device)
-        capacity = lambda: next(lun["sectors"] for lun in control("status")["adapters"][0]["luns"] if lun["lun"] == 19)
-        wait_for(lambda: capacity() == 24 << 11, 20, "the VMM to have noticed")
+        wait_for(lambda: lun(guest, 19)["sectors"] == 24 << 11, 20, "the VMM to tell of the new capacity")
         equal(guest.do(f"attribute {disk} size").strip(), str(16 << 11), "capacity before any request")
         guest.do(read)
         guest.do(f"until_is {24 << 11} attribute {disk} size")

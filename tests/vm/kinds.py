@@ -28,7 +28,7 @@ def each_kind():
         backings["loop-over-file"] = loop(32, "file")[0]
         backings["4k-blocks"] = null_blk("large", 32, blocksize=4096)
         backings["nvme-tcp"] = nvme_tcp(null_blk("remote", 32))
-        backings["slow"] = dm("tardy", f"0 {32 << 11} delay {null_blk('below-tardy', 32)} 0 20")
+        backings["dm-delay"] = dm("tardy", f"0 {32 << 11} delay {null_blk('below-tardy', 32)} 0 20")
         backings["erasable"] = erasable()
         blocks = {"4k-blocks": 4096}
     with case("kinds:guest"):

@@ -39,6 +39,7 @@ end_beside() {
 mask_changes() {
     find_queue "$1" 0
     devmem $((bar + 0x200c)) 32 "$2"
+    expect $(($(devmem $((bar + 0x200c)) 32))) "$2" "the mask"
 }
 
 # QUEUE:TAG of a request of a disk that is in flight; fails if there is none.

@@ -181,8 +181,9 @@ fn most_queues(env: &Env) -> Result<Outcome> {
 }
 
 fn crossing(env: &Env) -> Result<Outcome> {
+    type Move = fn(&mut QueueView);
     // Half of one of them lies in either region.
-    let places: [(&str, fn(&mut QueueView)); 3] = [
+    let places: [(&str, Move); 3] = [
         ("submissions", |view| view.submissions = NEXT - 32 * 64),
         ("completions", |view| view.completions = NEXT - 32 * 8),
         ("control", |view| view.control = NEXT - 64),

@@ -145,7 +145,8 @@ fn without_worker(env: &Env) -> Result<Outcome> {
         Ok(adapter.queue(0)?.in_flight == 0)
     })?;
     let mapping = Mapping::new(MAPPING)?;
-    let calls: [(&str, &dyn Fn() -> Result<(), Refused>); 8] = [
+    type Call<'a> = &'a dyn Fn() -> Result<(), Refused>;
+    let calls: [(&str, Call<'_>); 8] = [
         ("ADD_LUN", &|| {
             let fd = env.device.as_raw_fd();
             adapter.add_lun(1, fd, 0).map(drop)
