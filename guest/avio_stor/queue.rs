@@ -295,7 +295,11 @@ impl Queue {
         };
         let (tries, error) = match Status::from_u8(completion.status) {
             Some(Status::Ok) if whole => return request.complete(Ok(()), batch),
-            Some(Status::Unsupported) => (0, EOPNOTSUPP),
+            Some(Status::Unsupported) => {
+                // A backing may offer what it then cannot do, as a loop device over a file of some file systems.
+                request.be_quiet();
+                (0, EOPNOTSUPP)
+            }
             Some(Status::NoSpace) => (0, ENOSPC),
             Some(Status::NoMemory) => (MEMORY_TRIES, EIO),
             Some(Status::Attention) => {

@@ -239,6 +239,12 @@ impl Request {
         }
     }
 
+    /// Has the kernel's log say nothing if it fails: whoever sent it has another way.
+    pub fn be_quiet(&self) {
+        // SAFETY: By the type invariant the request is valid, and nobody else changes its flags while the driver has it.
+        unsafe { (*self.0.as_ptr()).rq_flags |= 1 << avio_bindings::rqf_flags___RQF_QUIET };
+    }
+
     /// Ends it here and now.
     pub fn end(self, result: Result) {
         let rq = self.into_raw();
