@@ -143,7 +143,7 @@ def two_guests(first, second):
 def many_processors(device):
     """As many processors as the VMM has for a guest, each with a queue."""
     with case("stack:16-processors"):
-        guest = Guest("hello", [f"path={device}"], INITRD, cpus=16, append="avio_disks=1")
+        guest = Guest("hello", [f"path={device}"], INITRD, cpus=16, append="avio_disks=1 ignore_loglevel")
         guest.wait(240)
         guest.report("16-processors")
         check(guest.said("queue pairs: 16, of"), "the guest's driver found no 16 queue pairs")

@@ -194,10 +194,21 @@ impl Loop {
         let device = device.to_str().context("a name that is text")?;
         let made = run("losetup", &["--find", "--show", "--direct-io=on", device])?;
         let made = Self(made.into());
-        let name = made.0.file_name().context("a loop device")?;
-        let path = Path::new("/sys/block").join(name).join("queue/nr_requests");
+        let path = made.sysfs("queue/nr_requests");
         fs::write(&path, requests.to_string()).with_context(|| path.display().to_string())?;
         Ok(made)
+    }
+
+    fn sysfs(&self, file: &str) -> PathBuf {
+        let name = self.0.file_name().unwrap_or_default();
+        Path::new("/sys/block").join(name).join(file)
+    }
+
+    /// Requests that it has now.
+    pub fn in_flight(&self) -> Result<u32> {
+        let text = fs::read_to_string(self.sysfs("inflight"))?;
+        let counts = text.split_whitespace().map(str::parse::<u32>);
+        Ok(counts.sum::<Result<u32, _>>()?)
     }
 
     pub fn path(&self) -> &Path {
