@@ -78,12 +78,25 @@ bool avio_bdev_rotational(struct block_device *bdev)
 	return bdev_rot(bdev);
 }
 
-/* A driver that may sleep over a request does not say so where it says that it knows REQ_NOWAIT. */
 bool avio_bdev_nowait(struct block_device *bdev)
 {
-	const struct blk_mq_tag_set *set = bdev_get_queue(bdev)->tag_set;
+	return bdev_nowait(bdev);
+}
 
-	return bdev_nowait(bdev) && !(set && set->flags & BLK_MQ_F_BLOCKING);
+/*
+ * A driver that may sleep over a request does not say so where it says that it knows REQ_NOWAIT. Its tag set goes when the
+ * device does, which may still be open then, but not while somebody is in the queue.
+ */
+bool avio_bdev_blocking(struct block_device *bdev)
+{
+	struct request_queue *queue = bdev_get_queue(bdev);
+	bool blocking = true;
+
+	if (percpu_ref_tryget_live(&queue->q_usage_counter)) {
+		blocking = queue->tag_set && queue->tag_set->flags & BLK_MQ_F_BLOCKING;
+		percpu_ref_put(&queue->q_usage_counter);
+	}
+	return blocking;
 }
 
 u32 avio_bdev_max_discard(struct block_device *bdev)

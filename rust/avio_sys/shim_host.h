@@ -22,6 +22,7 @@ bool avio_bdev_write_cache(struct block_device *bdev);
 bool avio_bdev_fua(struct block_device *bdev);
 bool avio_bdev_rotational(struct block_device *bdev);
 bool avio_bdev_nowait(struct block_device *bdev);
+bool avio_bdev_blocking(struct block_device *bdev);
 u32 avio_bdev_max_discard(struct block_device *bdev);
 u32 avio_bdev_discard_granularity(struct block_device *bdev);
 u32 avio_bdev_max_secure_erase(struct block_device *bdev);

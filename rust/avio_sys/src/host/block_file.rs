@@ -102,6 +102,12 @@ impl BlockFile {
         }
     }
 
+    /// Whether the driver may sleep over a request all the same, which stays as it is; also if the device is gone.
+    pub(super) fn blocking(&self) -> bool {
+        // SAFETY: By the type's invariant the device is open, so that its queue exists.
+        unsafe { bindings::avio_bdev_blocking(self.as_ptr()) }
+    }
+
     /// Whether the driver keeps no submitter waiting whose bio says so.
     pub(super) fn nowait(&self) -> bool {
         // SAFETY: By the type's invariant the device is open, so that its queue and limits exist.

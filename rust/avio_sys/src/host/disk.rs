@@ -42,6 +42,8 @@ pub(super) struct Target {
     pub(super) deferred: Deferred,
     /// They have a cgroup of their own.
     own_cgroup: bool,
+    /// The driver may sleep over them.
+    blocking: bool,
 }
 
 /// Tells the block layer to refuse a bio rather than to have its submitter wait.
@@ -49,9 +51,10 @@ pub(super) const NOWAIT: u32 = 1 << bindings::req_flag_bits___REQ_NOWAIT;
 
 impl Target {
     fn new(file: BlockFile, cgroup: Option<Cgroup>) -> Result<Self> {
-        let own_cgroup = cgroup.is_some();
+        let (own_cgroup, blocking) = (cgroup.is_some(), file.blocking());
         Ok(Self {
             file,
+            blocking,
             deferred: Deferred::new(cgroup.unwrap_or_else(Cgroup::current))?,
             own_cgroup,
         })
@@ -69,7 +72,11 @@ impl Target {
         unsafe {
             if self.own_cgroup {
                 self.deferred.charge(bio);
-            } else if may_be_refused && self.file.nowait() && !self.deferred.busy() {
+            } else if may_be_refused
+                && !self.blocking
+                && self.file.nowait()
+                && !self.deferred.busy()
+            {
                 (*bio).bi_opf |= NOWAIT;
                 return bindings::submit_bio(bio);
             }
