@@ -23,7 +23,7 @@ PACKAGES = """
     rustc rust-src rust-clippy rustfmt cargo bindgen clang lld llvm libclang-dev gcc libc6-dev
     make flex bison bc cpio kmod pahole libelf-dev libssl-dev perl python3 rsync git xz-utils file ca-certificates
     qemu-system-x86 virtme-ng udev procps iproute2 sudo
-    fio busybox-static kexec-tools e2fsprogs fdisk parted dmsetup nvme-cli sg3-utils linux-perf groff-base
+    fio busybox-static kexec-tools e2fsprogs fdisk parted dmsetup lvm2 nvme-cli sg3-utils linux-perf groff-base
 """.split()
 
 # Runs as root of the namespace: $1 is the root, $2 the working directory, then pairs of bind mounts up to `--`, then
