@@ -198,8 +198,10 @@ def remove(folder):
 
 def bootstrap(partial, log, step):
     """The base system, from the tool's default mirror."""
+    # An apt that is not Debian's own does not know Debian's keys; and what this machine trusts beside them stays so.
+    keys = ["--keyring=/usr/share/keyrings/debian-archive-keyring.gpg", "--keyring=/etc/apt/trusted.gpg.d"]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
-    line = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", SUITE, str(partial)]
+    line = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", *keys, SUITE, str(partial)]
     logged([*namespace(), "--", *line], log, step.progress, env=env)
 
 
