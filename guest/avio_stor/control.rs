@@ -32,7 +32,7 @@ impl Calls for Controller {
 
 /// Takes a call's argument in and gives its answer out.
 fn answer<T: Wire>(argument: usize, call: impl FnOnce(T) -> Result<T>) -> Result {
-    let mut buffer = [0; 256];
+    let mut buffer = [0; Stat::SIZE];
     let bytes = buffer.get_mut(..T::SIZE).ok_or(EINVAL)?;
     let (mut reader, mut writer) =
         UserSlice::new(UserPtr::from_addr(argument), T::SIZE).reader_writer();
@@ -114,6 +114,7 @@ impl Controller {
         };
         for queue in &self.link.queues {
             queue.counters.add_to(&mut sum, lun);
+            sum.in_flight = sum.in_flight.saturating_add(queue.in_flight(lun));
         }
         Ok(sum)
     }

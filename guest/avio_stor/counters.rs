@@ -6,6 +6,8 @@
 //! on them.
 
 use avio_abi::gvsd::Stat;
+use avio_abi::LATENCY_CLASSES;
+use avio_core::latency;
 use avio_sys::guest::request::Command;
 use core::array::from_fn;
 use kernel::alloc::KVVec;
@@ -54,11 +56,14 @@ pub(crate) enum Event {
 struct LunCounters {
     events: [Counter; 11],
     status: [Counter; 16],
+    latency: [Counter; LATENCY_CLASSES],
 }
 
 impl LunCounters {
     fn all(&self) -> impl Iterator<Item = &Counter> {
-        Iterator::chain(self.events.iter(), &self.status)
+        // Not as a method: the kernel's prelude has another of this name.
+        let answered = Iterator::chain(self.events.iter(), &self.status);
+        Iterator::chain(answered, &self.latency)
     }
 }
 
@@ -69,11 +74,13 @@ pub(crate) enum QueueEvent {
     DoorbellSuppressed,
     Interrupt,
     Completion,
+    Poll,
+    PollFound,
 }
 
 /// All counters of a queue.
 pub(crate) struct Counters {
-    queue: [Counter; 4],
+    queue: [Counter; 6],
     luns: KVVec<LunCounters>,
 }
 
@@ -85,6 +92,7 @@ impl Counters {
             let counters = LunCounters {
                 events: from_fn(Counter::new),
                 status: from_fn(Counter::new),
+                latency: from_fn(Counter::new),
             };
             all.push(counters, GFP_KERNEL)?;
         }
@@ -101,6 +109,13 @@ impl Counters {
             .get(usize::from(lun))
             .and_then(|lun| lun.events.get(event as usize));
         counter.inspect(|counter| counter.add(many));
+    }
+
+    /// A request of a LUN has ended, so long after the block layer had made it.
+    pub(crate) fn took(&self, lun: u16, ns: u64) {
+        let counters = self.luns.get(usize::from(lun));
+        let counter = counters.and_then(|lun| lun.latency.get(latency::class(ns)));
+        counter.inspect(|counter| counter.add(1));
     }
 
     /// A request of a LUN was answered with this status.
@@ -152,9 +167,10 @@ impl Counters {
                 &mut sum.resets,
                 &mut sum.merges,
             ];
+            let sums = Iterator::chain(sums.into_iter(), &mut sum.status);
             counters
                 .all()
-                .zip(Iterator::chain(sums.into_iter(), &mut sum.status))
+                .zip(Iterator::chain(sums, &mut sum.latency))
                 .for_each(|(counter, sum)| counter.add_to(sum));
         }
         if lun.is_none() {
@@ -163,6 +179,8 @@ impl Counters {
                 &mut sum.doorbells_suppressed,
                 &mut sum.interrupts,
                 &mut sum.completions,
+                &mut sum.polls,
+                &mut sum.polls_found,
             ];
             self.queue
                 .iter()

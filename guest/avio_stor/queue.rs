@@ -294,7 +294,7 @@ impl Queue {
             _ => true,
         };
         let (tries, error) = match Status::from_u8(completion.status) {
-            Some(Status::Ok) if whole => return request.complete(Ok(()), batch),
+            Some(Status::Ok) if whole => return self.end(request, Ok(()), batch),
             Some(Status::Unsupported) => {
                 // A backing may offer what it then cannot do, as a loop device over a file of some file systems.
                 request.be_quiet();
@@ -315,8 +315,21 @@ impl Queue {
         };
         match request.retry(tries) {
             Ok(()) => self.counters.lun(lun, Event::Retry, 1),
-            Err(request) => request.complete(Err(error), batch),
+            Err(request) => self.end(request, Err(error), batch),
         }
+    }
+
+    /// Ends a request, and counts how long it took.
+    fn end(&self, request: Request, result: Result, batch: &mut Batch) {
+        if let Some(ns) = request.age(batch) {
+            self.counters.took(request.disk(), ns);
+        }
+        request.complete(result, batch);
+    }
+
+    /// How many requests of a LUN, or of all, the device has.
+    pub(crate) fn in_flight(&self, lun: Option<u16>) -> u64 {
+        self.requests.count(lun)
     }
 }
 
@@ -356,6 +369,9 @@ impl HwQueue for Queue {
 
     fn poll(&self) -> u32 {
         let count = self.reap(Cause::Look);
+        self.counters.queue(QueueEvent::Poll, 1);
+        self.counters
+            .queue(QueueEvent::PollFound, u64::from(count != 0));
         self.is_broken();
         count
     }

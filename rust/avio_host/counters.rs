@@ -3,9 +3,11 @@
 //! What is counted for each queue and each LUN. Always on: relaxed additions, a LUN's in lanes, so that queues do not
 //! meet on a cache line.
 
-use avio_abi::ioctl::{LunStatus, LATENCY_CLASSES};
+use avio_abi::ioctl::LunStatus;
 use avio_abi::ring::Broken;
 use avio_abi::stor::Status;
+use avio_abi::LATENCY_CLASSES;
+use avio_core::latency;
 use kernel::fmt;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
@@ -220,8 +222,7 @@ impl LunCounters {
 
     /// Counts how long a request took.
     pub(crate) fn took(&self, ns: u64) {
-        let class = (ns / 1000).checked_ilog2().unwrap_or(0) as usize;
-        if let Some(count) = self.latency.get(class.min(LATENCY_CLASSES - 1)) {
+        if let Some(count) = self.latency.get(latency::class(ns)) {
             count.add(1);
         }
     }

@@ -8,6 +8,7 @@
 
 use crate::stor::LunInfo;
 use crate::wire::wire_struct;
+use crate::LATENCY_CLASSES;
 
 const fn ioc(dir: u32, nr: u32, size: u32) -> u32 {
     (dir << 30) | (size << 16) | ((TYPE as u32) << 8) | nr
@@ -21,7 +22,7 @@ pub const GET_INFO: u32 = ioc(2, 0x40, 128);
 /// A LUN: [`Lun`].
 pub const GET_LUN: u32 = ioc(3, 0x41, 192);
 /// What was counted: [`Stat`].
-pub const GET_STAT: u32 = ioc(3, 0x42, 256);
+pub const GET_STAT: u32 = ioc(3, 0x42, 536);
 /// Counts from zero again. The argument is a [`Task`] with only `lun`, which may be [`ALL`].
 pub const CLEAR_STAT: u32 = ioc(3, 0x43, 32);
 /// Gives a task command, or opens a gate: [`Task`].
@@ -92,7 +93,7 @@ wire_struct! {
 
 wire_struct! {
     /// Argument of [`GET_STAT`]; all but `lun` is the answer.
-    pub struct Stat(256) {
+    pub struct Stat(536) {
         /// A LUN's number, or [`ALL`].
         pub lun: u32,
         /// Zero.
@@ -129,6 +130,15 @@ wire_struct! {
         pub completions: u64,
         /// Pieces of work that the block layer has merged into READ and WRITE commands, beyond the first of each.
         pub merges: u64,
+        /// Commands by how long they took from the block layer's point of view, in the classes of `avio_core::latency`.
+        /// A disk whose `iostats` is switched off counts none.
+        pub latency: [u64; LATENCY_CLASSES],
+        /// Commands that the device has now. Never cleared.
+        pub in_flight: u64,
+        /// Looks at polled queues, and those that found a completion; only for [`ALL`], else zero.
+        pub polls: u64,
+        /// The latter.
+        pub polls_found: u64,
     }
 }
 

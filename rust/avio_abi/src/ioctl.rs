@@ -7,6 +7,7 @@
 //! refused changes nothing; where its argument has an `error` field, a [`SetupError`] stands in it beside the errno.
 
 use crate::wire::wire_struct;
+use crate::LATENCY_CLASSES;
 
 pub use crate::setup_error::SetupError;
 
@@ -205,9 +206,6 @@ wire_struct! {
     }
 }
 
-/// Latency classes of a [`LunStatus`].
-pub const LATENCY_CLASSES: usize = 32;
-
 wire_struct! {
     /// Argument of [`GET_LUN`]. Counters run from the LUN's ADD_LUN.
     pub struct LunStatus(512) {
@@ -237,7 +235,7 @@ wire_struct! {
         pub statuses: [u64; 16],
         /// How long requests took, of one in [`LATENCY_SAMPLE`]: in class *n* from 2ⁿ µs to less than 2ⁿ⁺¹ µs, in class
         /// 0 also those under 1 µs.
-        pub latency: [u64; 32],
+        pub latency: [u64; LATENCY_CLASSES],
         /// Zero.
         pub reserved: [u64; 7],
     }

@@ -39,6 +39,9 @@ pub const MIN_QUEUE_SIZE: u32 = 2;
 /// Most LUNs that a storage adapter can have.
 pub const MAX_LUNS: u32 = 256;
 
+/// Classes by which it is counted how long requests take: `avio_core::latency`.
+pub const LATENCY_CLASSES: usize = 32;
+
 /// Most memory regions that a table can have.
 pub const MAX_REGIONS: u32 = 256;
 

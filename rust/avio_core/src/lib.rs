@@ -14,6 +14,7 @@
 //! - [`limits`]: how fast a LUN may be used.
 //! - [`poll`]: how long a worker looks for work before it sleeps.
 //! - [`coalesce`]: when a driver asks for its next interrupt.
+//! - [`latency`]: how long requests take, in classes.
 
 #![cfg_attr(not(any(test, avio_kernel)), no_std)]
 #![deny(unsafe_code)]
@@ -21,6 +22,7 @@
 
 pub mod coalesce;
 pub mod cut;
+pub mod latency;
 pub mod limits;
 pub mod memory;
 pub mod poll;

@@ -172,6 +172,9 @@ task_brief() {
 # The value behind a label of gvsdmgr's.
 told() { gvsdmgr "$1" -D /dev/gvsd0 ${3:+-q "$3"} | sed -n "s/^$2 *: //p" | head -n 1; }
 
+# How many requests of a disk are in any class of latency.
+timed() { gvsdmgr get_stat -D /dev/gvsd0 -q lun=/dev/$1 | awk '/^Took / { sum += $NF } END { print sum + 0 }'; }
+
 # What the administrator sees and does: the adapter, its LUNs, counters of one LUN that leave another's alone, refusals.
 administration() {
     expect "$(told get_info State)" ONLINE "the adapter's state"
@@ -189,6 +192,12 @@ administration() {
     dd if=/dev/$1 of=/dev/null bs=64k count=4 iflag=direct
     expect "$(told get_stat 'Bytes read' lun=/dev/$1)" 262144 "bytes read"
     gvsdmgr --json get_stat -D /dev/gvsd0 | grep -q '"interrupts": [1-9]'
+    expect "$(told get_stat 'In flight' lun=/dev/$1)" 0 "requests in flight"
+    expect "$(timed $1)" "$(told get_stat Reads lun=/dev/$1)" "requests by how long they took"
+    echo 0 >/sys/block/$1/queue/iostats
+    dd if=/dev/$1 of=/dev/null bs=64k count=4 iflag=direct
+    expect "$(timed $1)" 4 "requests by how long they took, of a disk without statistics"
+    echo 1 >/sys/block/$1/queue/iostats
     fio --name=merged --filename=/dev/$1 --rw=read --bs=4k --size=64k --direct=1 --ioengine=libaio --iodepth=16 \
         --iodepth_batch=16 --output=/tmp/fio.out
     [ "$(told get_stat Merges lun=/dev/$1)" -gt 0 ] || { echo "neighbours read together were not merged"; return 1; }
@@ -246,8 +255,9 @@ reset_by_others() {
     config=/sys/bus/pci/devices/$(told get_info 'Hardware Path')/config
     kept=$(cat /sys/block/$1/queue/io_timeout)
     echo 1000 >/sys/block/$1/queue/io_timeout
+    written=$(awk '{ print $5 }' /sys/block/$1/stat)
     verified $1 16 16m & load=$!
-    until [ "$(awk '{ print $1 + $2 }' /sys/block/$1/inflight)" -gt 0 ]; do kill -0 $load; done
+    until [ "$(awk '{ print $5 }' /sys/block/$1/stat)" -gt "$written" ]; do kill -0 $load; done
     printf '\002' | dd of=$config bs=1 seek=4 conv=notrunc 2>/dev/null
     printf '\006' | dd of=$config bs=1 seek=4 conv=notrunc 2>/dev/null
     # One that is certainly lost, should the load have ended already.
@@ -308,6 +318,8 @@ polled() {
         --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
     done=$(told get_stat Completions); raised=$(told get_stat Interrupts)
     [ "$done" -ge 2048 ] && [ "$raised" -lt 200 ] || { echo "$done completions, $raised interrupts"; return 1; }
+    looked=$(told get_stat Polls); found=$(told get_stat 'Polls that found some')
+    [ "$found" -gt 0 ] && [ "$found" -le "$looked" ] || { echo "$found of $looked polls found completions"; return 1; }
     rmmod avio_stor; load
 }
 
@@ -358,6 +370,13 @@ task_busy() {
     echo GUEST-BUSY
     fio --name=busy --filename=/dev/$(disk 1) --rw=randrw --bs=16k --size=64m --time_based --runtime=3600 --direct=1 \
         --ioengine=libaio --iodepth=32 --randrepeat=1 --output=/tmp/fio.out
+}
+
+# The kernel that takes over when another has crashed: the memory of that goes onto the disk of a LUN.
+task_dump() {
+    load
+    dd if=/proc/vmcore "of=/dev/$(grep -lx "$avio_lun" /sys/block/avio*/lun | cut -d/ -f4)" bs=1M conv=fsync
+    value "dumped $(stat -c %s /proc/vmcore)"
 }
 
 task_demo() { . /demo.sh; }

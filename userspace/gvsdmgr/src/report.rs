@@ -219,6 +219,9 @@ pub struct StatReport {
     timeouts: u64,
     aborts: u64,
     lun_resets: u64,
+    in_flight: u64,
+    /// Requests by the microseconds, in powers of two, from which on they took.
+    latency_us: BTreeMap<u64, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     adapter: Option<QueueStat>,
 }
@@ -230,6 +233,8 @@ struct QueueStat {
     doorbells_suppressed: u64,
     interrupts: u64,
     completions: u64,
+    polls: u64,
+    polls_found: u64,
 }
 
 impl StatReport {
@@ -256,11 +261,19 @@ impl StatReport {
             timeouts: stat.timeouts,
             aborts: stat.aborts,
             lun_resets: stat.resets,
+            in_flight: stat.in_flight,
+            latency_us: (0..)
+                .zip(stat.latency)
+                .filter(|(_, count)| *count != 0)
+                .map(|(class, count)| (if class == 0 { 0 } else { 1 << class }, count))
+                .collect(),
             adapter: lun.is_none().then_some(QueueStat {
                 doorbells: stat.doorbells,
                 doorbells_suppressed: stat.doorbells_suppressed,
                 interrupts: stat.interrupts,
                 completions: stat.completions,
+                polls: stat.polls,
+                polls_found: stat.polls_found,
             }),
         }
     }
@@ -289,13 +302,20 @@ impl fmt::Display for StatReport {
         line(f, "Timeouts", self.timeouts)?;
         line(f, "Aborts", self.aborts)?;
         line(f, "LUN resets", self.lun_resets)?;
+        line(f, "In flight", self.in_flight)?;
+        for (from, count) in &self.latency_us {
+            let to = from.saturating_mul(2).max(2);
+            line(f, &format!("Took {from} to {to} µs"), count)?;
+        }
         let Some(adapter) = &self.adapter else {
             return Ok(());
         };
         line(f, "Doorbells", adapter.doorbells)?;
         line(f, "Doorbells suppressed", adapter.doorbells_suppressed)?;
         line(f, "Interrupts", adapter.interrupts)?;
-        line(f, "Completions", adapter.completions)
+        line(f, "Completions", adapter.completions)?;
+        line(f, "Polls", adapter.polls)?;
+        line(f, "Polls that found some", adapter.polls_found)
     }
 }
 

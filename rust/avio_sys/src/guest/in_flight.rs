@@ -11,19 +11,31 @@ use core::ptr::{null_mut, NonNull};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
+/// A place for a request.
+struct Slot {
+    /// Null if there is none.
+    request: Atomic<*mut avio_bindings::request>,
+    /// The [`disk`](Request::disk) of the request, or of the last one.
+    disk: Atomic<u32>,
+}
+
 /// The requests in flight of one hardware queue, by tag.
 ///
 /// # Invariants
 ///
-/// A slot is null or holds what [`Request::into_raw`] returned, and is the only one to hold it.
-pub struct InFlight(KVec<Atomic<*mut avio_bindings::request>>);
+/// A slot's request is null, or what [`Request::into_raw`] returned, and the slot is the only one to hold it.
+pub struct InFlight(KVec<Slot>);
 
 impl InFlight {
     /// A table for tags less than `depth`.
     pub fn new(depth: u32) -> Result<Self> {
         let mut slots = KVec::with_capacity(depth as usize, GFP_KERNEL)?;
         for _ in 0..depth {
-            slots.push(Atomic::new(null_mut()), GFP_KERNEL)?;
+            let slot = Slot {
+                request: Atomic::new(null_mut()),
+                disk: Atomic::new(0),
+            };
+            slots.push(slot, GFP_KERNEL)?;
         }
         Ok(Self(slots))
     }
@@ -32,10 +44,11 @@ impl InFlight {
     #[inline]
     pub fn insert(&self, request: Request) -> Result<(), Request> {
         match self.0.get(request.tag() as usize) {
-            Some(slot) if slot.load(Relaxed).is_null() => {
+            Some(slot) if slot.request.load(Relaxed).is_null() => {
+                slot.disk.store(request.disk().into(), Relaxed);
                 // INVARIANT: The slot was null, and nobody else puts in a request with this tag as it is in flight.
                 // Release: pairs with the exchange in `take`.
-                slot.store(request.into_raw(), Release);
+                slot.request.store(request.into_raw(), Release);
                 Ok(())
             }
             _ => Err(request),
@@ -46,14 +59,23 @@ impl InFlight {
     pub fn contains(&self, tag: u32) -> bool {
         self.0
             .get(tag as usize)
-            .is_some_and(|slot| !slot.load(Relaxed).is_null())
+            .is_some_and(|slot| !slot.request.load(Relaxed).is_null())
+    }
+
+    /// How many requests of a disk, or of all, are in the table, more or less at this moment.
+    pub fn count(&self, disk: Option<u16>) -> u64 {
+        let asked = |slot: &&Slot| {
+            disk.is_none_or(|disk| slot.disk.load(Relaxed) == disk.into())
+                && !slot.request.load(Relaxed).is_null()
+        };
+        self.0.iter().filter(asked).count() as u64
     }
 
     /// Takes out the request with this tag, if there is one.
     #[inline]
     pub fn take(&self, tag: u32) -> Option<Request> {
         let slot = self.0.get(tag as usize)?;
-        let request = NonNull::new(slot.xchg(null_mut(), Acquire))?;
+        let request = NonNull::new(slot.request.xchg(null_mut(), Acquire))?;
         // SAFETY: By the type invariant it is a request that was put in, and only one taker gets what was in the slot.
         Some(unsafe { Request::from_raw(request) })
     }

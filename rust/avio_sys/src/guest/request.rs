@@ -216,6 +216,26 @@ impl Request {
         count
     }
 
+    /// How many nanoseconds before the end of `batch`, for which the clock is read once, the block layer made it; none if
+    /// its disk keeps no statistics (`iostats` in sysfs).
+    #[inline]
+    pub fn age(&self, batch: &mut Batch) -> Option<u64> {
+        // SAFETY: By the type invariant the request is valid.
+        let (flags, start) = unsafe {
+            let rq = self.0.as_ptr();
+            ((*rq).rq_flags, (*rq).start_time_ns)
+        };
+        // Without it the time is that of another request, which had the same tag.
+        if flags & 1 << avio_bindings::rqf_flags___RQF_IO_STAT == 0 {
+            return None;
+        }
+        // SAFETY: The clock may be read in any context.
+        let now = batch
+            .now
+            .get_or_insert_with(|| unsafe { avio_bindings::ktime_get() } as u64);
+        Some(now.saturating_sub(start))
+    }
+
     /// Its data, as runs of physically contiguous memory.
     #[inline]
     pub fn runs(&self) -> Runs<'_> {
@@ -261,7 +281,7 @@ impl Request {
         unsafe {
             (*private(rq)).status = status;
             if !avio_bindings::blk_mq_complete_request_remote(rq)
-                && !avio_bindings::avio_rq_add_to_batch(rq, batch.0.as_mut_ptr(), status != 0)
+                && !avio_bindings::avio_rq_add_to_batch(rq, batch.c.as_mut_ptr(), status != 0)
             {
                 avio_bindings::blk_mq_end_request(rq, status);
             }
@@ -418,12 +438,19 @@ impl Iterator for Runs<'_> {
 }
 
 /// Requests that end together when this is dropped, which saves taking each one's locks.
-pub struct Batch(MaybeUninit<avio_bindings::io_comp_batch>);
+pub struct Batch {
+    c: MaybeUninit<avio_bindings::io_comp_batch>,
+    /// When they end, once somebody has asked.
+    now: Option<u64>,
+}
 
 impl Batch {
     /// An empty one.
     pub fn new() -> Self {
-        Self(MaybeUninit::zeroed())
+        Self {
+            c: MaybeUninit::zeroed(),
+            now: None,
+        }
     }
 }
 
@@ -435,7 +462,7 @@ impl Default for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let batch = self.0.as_mut_ptr();
+        let batch = self.c.as_mut_ptr();
         // SAFETY: All zeroes is an empty batch. Once a request was added, the callback is set, and takes such a batch.
         unsafe {
             if let Some(end) = (*batch).complete {
