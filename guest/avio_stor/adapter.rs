@@ -26,6 +26,10 @@ use kernel::sync::Arc;
 /// First of the queues' vectors.
 const FIRST_QUEUE_VECTOR: u32 = VECTOR_CONFIG + 1;
 
+/// How long probe waits for the partitions of its disks, so that as a rule they are there when the driver is loaded. Those
+/// on a backing that hangs come when they come.
+const PARTITIONS_MS: u32 = 2000;
+
 /// What the module's parameters say.
 pub(crate) struct Options {
     /// Most queue pairs that interrupt; zero for one to a processor.
@@ -130,7 +134,7 @@ impl<'bound> Adapter<'bound> {
         let luns = Luns::new(
             parent,
             registers,
-            tags,
+            tags.clone(),
             usage.clone(),
             signals.clone(),
             features,
@@ -149,6 +153,7 @@ impl<'bound> Adapter<'bound> {
         adapter._connection.0.connect(controller.clone());
         controller.set_doors(Door::Open);
         controller.luns.scan();
+        tags.wait_for_partitions(PARTITIONS_MS);
         Ok(adapter)
     }
 }

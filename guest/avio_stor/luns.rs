@@ -7,8 +7,8 @@
 //! what belongs to one backing to another. The new one comes when the old one has gone, which waits for its requests;
 //! until then the LUN has no disk, and its gate is not opened.
 //!
-//! Lock order: a disk's own locks, and those of [`Usage`], come behind `slots`, which is held while partitions are
-//! read. So nothing that mends a stuck request may take it, and nobody who has it waits for a disk to go.
+//! Lock order: a disk's own locks, and those of [`Usage`], come behind `slots`. Nobody who has it waits for a disk to go, or
+//! for its partitions.
 
 use crate::burial::Burial;
 use crate::lun::{disk_name, limits, read, texts};

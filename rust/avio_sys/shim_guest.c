@@ -54,6 +54,23 @@ void avio_index_put(unsigned int kind, unsigned int index)
 	ida_free(&indices[kind], index);
 }
 
+void avio_disk_hold_partitions(struct gendisk *disk)
+{
+	set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+}
+
+void avio_disk_find_partitions(struct gendisk *disk)
+{
+	struct file *file;
+
+	clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	set_bit(GD_NEED_PART_SCAN, &disk->state);
+	file = bdev_file_open_by_dev(disk_devt(disk), BLK_OPEN_READ, NULL, NULL);
+	if (!IS_ERR(file))
+		bdev_fput(file);
+	clear_bit(GD_NEED_PART_SCAN, &disk->state);
+}
+
 void avio_disk_rescan(struct gendisk *disk)
 {
 	set_bit(GD_NEED_PART_SCAN, &disk->state);

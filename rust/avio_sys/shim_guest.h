@@ -21,6 +21,10 @@ blk_features_t avio_blk_feat_fua(void);
 int avio_index_get(unsigned int kind);
 void avio_index_put(unsigned int kind, unsigned int index);
 
+/* Keeps the block layer from looking for partitions of a disk; looks for them after all, if the disk can be opened. */
+void avio_disk_hold_partitions(struct gendisk *disk);
+void avio_disk_find_partitions(struct gendisk *disk);
+
 /* Has whoever opens the disk next look for partitions first, and tells user space that there is something to see. */
 void avio_disk_rescan(struct gendisk *disk);
 

@@ -6,6 +6,7 @@
 //! they are for. So that a disk which never ends its requests leaves tags to the others, the block layer shares them out
 //! among the disks that are at work, as if there were always one more of these.
 
+use super::partitions::Looks;
 use super::request::{self, Request, Slow};
 use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
@@ -17,6 +18,7 @@ use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
+use kernel::time::Msecs;
 use kernel::types::Opaque;
 
 /// Which of a tag set's maps is that of the polled queues; C's `HCTX_TYPE_POLL`.
@@ -67,6 +69,7 @@ pub struct TagSet<Q: HwQueue> {
     polled: u32,
     device: ARef<device::Device>,
     first_vector: u32,
+    looks: Arc<Looks>,
 }
 
 // SAFETY: The C structure belongs to no thread, and `HwQueue` is `Send`.
@@ -93,6 +96,7 @@ impl<Q: HwQueue> TagSet<Q> {
             polled,
             device,
             first_vector,
+            looks: Looks::new()?,
             spare: Atomic::new(null_mut()),
             set <- Opaque::try_ffi_init(move |set: *mut avio_bindings::blk_mq_tag_set| {
                 // SAFETY: `set` is valid for writes. The other fields come before this one and so are initialised
@@ -126,6 +130,15 @@ impl<Q: HwQueue> TagSet<Q> {
                 }
             }),
         }? Error)
+    }
+
+    pub(super) fn looks(&self) -> Arc<Looks> {
+        self.looks.clone()
+    }
+
+    /// Waits until the partitions are there of all disks that were added, or so many milliseconds. May sleep.
+    pub fn wait_for_partitions(&self, limit: Msecs) {
+        self.looks.wait(limit);
     }
 
     pub(super) fn as_raw(&self) -> *mut avio_bindings::blk_mq_tag_set {

@@ -6,6 +6,7 @@
 
 use super::blkmq::{HwQueue, TagSet};
 use super::index::Index;
+use super::partitions::Look;
 use super::request;
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
@@ -122,11 +123,12 @@ struct Data<O> {
 ///
 /// # Invariants
 ///
-/// `gendisk` was added and not removed; its private data points to `data`.
+/// `gendisk` was added and not removed; its private data points to `data`. `look` has begun and not ended.
 pub struct Disk<Q: HwQueue, O: Opener> {
     gendisk: NonNull<avio_bindings::gendisk>,
     data: Arc<Data<O>>,
     index: Arc<Index>,
+    look: Arc<Look>,
     _set: Arc<TagSet<Q>>,
 }
 
@@ -137,7 +139,8 @@ unsafe impl<Q: HwQueue, O: Opener> Send for Disk<Q, O> {}
 unsafe impl<Q: HwQueue, O: Opener> Sync for Disk<Q, O> {}
 
 impl<Q: HwQueue, O: Opener> Disk<Q, O> {
-    /// Adds a disk with this name, which may be opened at once. Its requests carry `number`.
+    /// Adds a disk with this name, which may be opened at once. Its requests carry `number`. Its partitions come a little
+    /// later: [`TagSet::wait_for_partitions`].
     #[allow(clippy::too_many_arguments)]
     pub fn add(
         set: Arc<TagSet<Q>>,
@@ -155,6 +158,8 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
         }
         let data = Arc::new(Data { texts, opener }, GFP_KERNEL)?;
         let gendisk = Self::alloc(&set, number, limits)?;
+        // SAFETY: The disk is fresh.
+        let look = unsafe { Look::new(gendisk, set.looks()) };
         // SAFETY: The disk is fresh and ours alone. The parent is a transparent wrapper of the C device, and adding
         // fails if that is not in sysfs any more. The data stays where it is until the disk was removed, and longer
         // if somebody has the disk open.
@@ -169,24 +174,31 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
             avio_bindings::set_capacity(disk, limits.sectors);
             avio_bindings::set_disk_ro(disk, limits.read_only);
             let parent = core::ptr::from_ref(parent).cast_mut().cast();
-            to_result(avio_bindings::device_add_disk(
-                parent,
-                disk,
-                avio_bindings::avio_disk_attributes(),
-            ))
+            look.and_then(|look| {
+                let attributes = avio_bindings::avio_disk_attributes();
+                to_result(avio_bindings::device_add_disk(parent, disk, attributes))?;
+                Ok(look)
+            })
         };
-        if let Err(error) = added {
-            // SAFETY: The disk was not added, and this is its only reference.
-            unsafe { avio_bindings::put_disk(gendisk.as_ptr()) };
-            return Err(error);
+        match added {
+            Ok(look) => {
+                // SAFETY: Once, and `drop` ends it.
+                unsafe { look.begin() };
+                // INVARIANT: Just added, and begun.
+                Ok(Self {
+                    gendisk,
+                    data,
+                    index,
+                    look,
+                    _set: set,
+                })
+            }
+            Err(error) => {
+                // SAFETY: The disk was not added, and this is its only reference.
+                unsafe { avio_bindings::put_disk(gendisk.as_ptr()) };
+                Err(error)
+            }
         }
-        // INVARIANT: Just added.
-        Ok(Self {
-            gendisk,
-            data,
-            index,
-            _set: set,
-        })
     }
 
     fn alloc(
@@ -292,9 +304,11 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
 impl<Q: HwQueue, O: Opener> Drop for Disk<Q, O> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the disk was added and not removed. Removing it waits until no request is
-        // left and no attribute is being read; who has it open still holds a reference of his own, to a dead disk.
+        // left and no attribute is being read; who has it open still holds a reference of his own, to a dead disk. Who
+        // looks for partitions uses ours.
         unsafe {
             avio_bindings::del_gendisk(self.gendisk.as_ptr());
+            self.look.end();
             avio_bindings::put_disk(self.gendisk.as_ptr());
         }
     }

@@ -5,7 +5,7 @@
 //! - [`memory`]: memory whose physical address the device is told, and a queue pair in it.
 //! - [`request`]: block requests as owned values; [`in_flight`]: the table of those that a device has.
 //! - [`blkmq`]: hardware queues of a block driver and their tag set.
-//! - [`disk`]: block devices on a tag set.
+//! - [`disk`]: block devices on a tag set; [`partitions`]: looking for theirs.
 //! - [`irq`]: MSI-X vectors with spread affinity, and their handlers.
 //! - [`index`]: numbers for names.
 //! - [`node`]: a device node with calls.
@@ -19,6 +19,7 @@ pub mod index;
 pub mod irq;
 pub mod memory;
 pub mod node;
+mod partitions;
 pub mod pci;
 pub mod request;
 pub mod work;
