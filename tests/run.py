@@ -188,15 +188,24 @@ def stack(report):
     in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0"], timeout=1200)
 
 
-def on_the_stack(script):
-    """A guest on the whole stack, told by a script of tests/vm what to do."""
+def on_the_stack(script, qemu=lambda: ()):
+    """A guest on the whole stack, told by a script of tests/vm what to do, on a machine that QEMU gets such options for."""
 
     def run(report):
         build.modules("normal")
         line = [f"/avio/tests/vm/{script}.py", guest_initrd("normal")]
-        in_vm(report, script, line, "normal", memory="4G", append=["kunit.autorun=0"], timeout=1200)
+        in_vm(report, script, line, "normal", memory="4G", append=["kunit.autorun=0"], timeout=1200, qemu=qemu())
 
     return run
+
+
+def nvme():
+    """An NVMe disk for a test machine, as QEMU's options; its contents are in the build folder."""
+    image = BUILD / "nvme.img"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    inside = "/avio/" + str(image.relative_to(CHECKOUT))
+    return ["-drive", f"if=none,id=nvme,format=raw,file={inside}", "-device", "nvme,serial=AVIO-NVME,drive=nvme"]
 
 
 def debug_host(report):
@@ -229,7 +238,7 @@ def main():
             "module": ("module: KUnit and hostile driver", module("normal")),
             "stack": ("whole stack", stack),
             "storage": ("LUNs that change under load", on_the_stack("storage")),
-            "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds")),
+            "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds", nvme)),
             "faults": ("faults of the kernel and of devices", faults("normal")),
         },
         "debug": {

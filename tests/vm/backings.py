@@ -10,6 +10,7 @@ from common import MODULES, check, loop, modprobe, sh, wait_for
 
 NULLB = Path("/sys/kernel/config/nullb")
 NVMET = Path("/sys/kernel/config/nvmet")
+NQN, PORT = "nqn.2026-11.avio:test", 4420
 
 
 def write(path, value):
@@ -91,6 +92,13 @@ def linear(device, start=0, length=None):
     return f"0 {length or sectors(device) - start} linear {device} {start}"
 
 
+def lvm(command, *words, check_code=True):
+    """A command of LVM, which is to do without udev; what it printed."""
+    settings = "activation{udev_sync=0 udev_rules=0} "
+    settings += 'devices{obtain_device_list_from_udev=0 use_devicesfile=0 types=["nullb",16]}'
+    return sh(command, "--config", settings, *words, check_code=check_code)
+
+
 def partitions(device):
     """Make two partitions; their paths."""
     subprocess.run(["sfdisk", "-q", device], input="label: gpt\nsize=16M\n,\n", text=True, check=True)
@@ -100,13 +108,17 @@ def partitions(device):
     return [str(p) for p in paths if p.exists()]
 
 
-def nvme_tcp(backing, port=4420):
+def nvme_local():
+    """The NVMe disk that the test machine has; its path."""
+    return f"/dev/{next(Path('/sys/bus/pci/drivers/nvme').glob('0000:*/nvme/nvme*/nvme*n1')).name}"
+
+
+def nvme_tcp(backing):
     """The way to a device over NVMe on TCP, target and host both here; the path on this side."""
     for module in ("nvmet", "nvmet-tcp", "nvme-tcp"):
         modprobe(module)
     sh("ip", "link", "set", "lo", "up")
-    name = "nqn.2026-11.avio:test"
-    subsystem = NVMET / "subsystems" / name
+    subsystem = NVMET / "subsystems" / NQN
     subsystem.mkdir()
     write(subsystem / "attr_allow_any_host", 1)
     namespace = subsystem / "namespaces" / "1"
@@ -115,13 +127,21 @@ def nvme_tcp(backing, port=4420):
     write(namespace / "enable", 1)
     place = NVMET / "ports" / "1"
     place.mkdir()
-    for attribute, value in (("adrfam", "ipv4"), ("traddr", "127.0.0.1"), ("trsvcid", port), ("trtype", "tcp")):
+    for attribute, value in (("adrfam", "ipv4"), ("traddr", "127.0.0.1"), ("trsvcid", PORT), ("trtype", "tcp")):
         write(place / f"addr_{attribute}", value)
-    os.symlink(subsystem, place / "subsystems" / name)
-    before = set(Path("/sys/block").glob("nvme*n1"))
-    sh("nvme", "connect", "-t", "tcp", "-a", "127.0.0.1", "-s", port, "-n", name)
-    wait_for(lambda: set(Path("/sys/block").glob("nvme*n1")) - before, 20, "the NVMe disk")
-    new = (set(Path("/sys/block").glob("nvme*n1")) - before).pop()
-    return f"/dev/{new.name}"
+    os.symlink(subsystem, place / "subsystems" / NQN)
+    return nvme_connect()
 
 
+def nvme_connect():
+    """Connect to the target; the disk's path."""
+    there = lambda: {path.name for path in Path("/sys/block").glob("nvme*")}
+    before = there()
+    sh("nvme", "connect", "-t", "tcp", "-a", "127.0.0.1", "-s", PORT, "-n", NQN)
+    wait_for(lambda: there() - before, 20, "the NVMe disk")
+    return f"/dev/{(there() - before).pop()}"
+
+
+def nvme_disconnect():
+    """Drop the connection: the disk is gone, whoever has it."""
+    sh("nvme", "disconnect", "-n", NQN)

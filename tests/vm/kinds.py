@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import cgroups
-from backings import dm, erasable, erased, linear, loop, null_blk, nvme_tcp, partitions
+from backings import dm, erasable, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions
 from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 from lifecycle import crowded, replaced, slow, stopping
 from machine import Machine
 
 INITRD = sys.argv[1]
+# A disk of 3 TiB, of which only what is written takes memory.
+VAST_MIB = 3 << 20
 
 
 def each_kind():
@@ -27,6 +29,8 @@ def each_kind():
         backings["logical-volume"] = dm("volume", linear("/dev/below", 2048))
         backings["loop-over-file"] = loop(32, "file")[0]
         backings["4k-blocks"] = null_blk("large", 32, blocksize=4096)
+        backings["nvme"] = nvme_local()
+        backings["beyond-2-TiB"] = null_blk("vast", VAST_MIB)
         backings["nvme-tcp"] = nvme_tcp(null_blk("remote", 32))
         backings["dm-delay"] = dm("tardy", f"0 {32 << 11} delay {null_blk('below-tardy', 32)} 0 20")
         backings["erasable"] = erasable()
@@ -45,6 +49,8 @@ def each_kind():
             told = guest.do("sha256sum </tmp/pattern").split()[0]
             found = sh("sh", "-c", f"dd if={path} bs=64k iflag=direct skip=16 count=16 2>/dev/null | sha256sum").split()[0]
             equal(found, told, f"checksum on {path}")
+            if kind == "beyond-2-TiB":
+                last_blocks(guest, disk, path)
     with case("kinds:secure-erase"):
         secure_erase(guest, *(f"/dev/{guest.disk_of(lun)}" for lun in (0, len(backings) - 1)))
     with case("kinds:exclusive-claim"):
@@ -57,6 +63,15 @@ def each_kind():
         guest.process.stdin.write(b"0 poweroff -f\n")
         guest.process.stdin.flush()
         guest.wait(60)
+
+
+def last_blocks(guest, disk, path):
+    """The last block of a disk with more sectors than 32 bits count is there, and not somewhere else."""
+    equal(guest.do(f"attribute {disk} size").strip(), str(VAST_MIB << 11), "capacity")
+    guest.do(f"edges {disk}")
+    told = guest.do("sha256sum </tmp/b").split()[0]
+    last = f"dd if={path} bs=512 iflag=direct skip={(VAST_MIB << 11) - 1} count=1 2>/dev/null | sha256sum"
+    equal(sh("sh", "-c", last).split()[0], told, "checksum of the last block on the host")
 
 
 def secure_erase(guest, other, disk):

@@ -8,7 +8,7 @@ import time
 
 from backings import dm, linear, loop, null_blk, scsi_disk, standing_still
 from common import BIN, GUEST_IMAGE, case, check, equal, sh, wait_for
-from machine import SOCKET, host_sum, requests_of
+from machine import SOCKET, Machine, host_sum, requests_of
 
 
 def boot_disk(initrd):
@@ -105,6 +105,30 @@ def kexec(guest, control, initrd):
         control("remove-lun", lun=16)
         guest.wait_disks(2)
         sh("losetup", "-d", device)
+
+
+def crash_dump(initrd):
+    """A kernel crashes while I/O is under way, and the one that takes over dumps its memory onto an AVIO disk."""
+    with case("storage:crash-dump-under-load"):
+        boot, dump = boot_disk(initrd), null_blk("dump", 1024)
+        # LUNs that no guest has known before, for those are gated.
+        disks = [f"path={boot},lun=30,readonly", f"path={dump},lun=31", f"path={null_blk('busy')},lun=32"]
+        last_words = "so ends this kernel"
+        with Machine(disks, initrd, cpus=2, memory=768, append="crashkernel=256M") as guest:
+            guest.ready()
+            line = "$(sed 's/crashkernel=[^ ]*//; s/avio_task=[^ ]*/avio_task=dump avio_lun=31 nr_cpus=1/' /proc/cmdline)"
+            load = f"/usr/sbin/kexec -s -p /mnt/kernel --initrd=/mnt/initrd --append=\"{line}\""
+            guest.do(f"mount -o ro /dev/{guest.disk_of(30)} /mnt; {load}; umount /mnt", 120)
+            guest.do(f"beside {guest.disk_of(32)}; sleep 1; echo {last_words} >/dev/kmsg")
+            guest.last_word("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger")
+            guest.wait(180)
+            length = int(guest.value("dumped") or 0)
+        check(length > 384 << 20, f"{length} bytes were dumped")
+        with open(dump, "rb") as file:
+            core = file.read(length)
+        equal((core[:4], core[16]), (b"\x7fELF", 4), "the dump's file format, and its kind (a core)")
+        check(last_words.encode() in core, "the crashed kernel's last words are not in the dump")
+        sh("losetup", "-d", boot)
 
 
 def in_background(guest, command, name):

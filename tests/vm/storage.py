@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from backings import dm, linear, loop, null_blk, remove_null_blk, scsi_disk, standing_still, write
+from backings import dm, linear, loop, lvm, null_blk, nvme_connect, nvme_disconnect, nvme_tcp, partitions, remove_null_blk, scsi_disk, standing_still, write
 from common import case, check, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 from gates import mounted, unheard, while_off
-from lifecycle import kexec, quiesced, udev_rules
+from lifecycle import crash_dump, kexec, quiesced, udev_rules
 from machine import Machine, host_sum, requests_of
 from watching import aborted, debugfs, polling
 
@@ -179,32 +179,104 @@ def stuck(guest, control):
         remove_null_blk("under")
 
 
+def added_while_stuck(guest, control):
+    """A LUN comes whose backing hangs: it has a disk, and others come and go meanwhile. Its partitions come when the
+    backing answers."""
+    with case("storage:a-backing-that-hangs-when-it-is-added-holds-up-no-other"):
+        partitions(null_blk("tardy", 64))
+        path, quick = dm("hung", linear("/dev/tardy")), null_blk("quick", 16)
+        with standing_still("hung"):
+            control("add-lun", disk={"path": path}, lun=21)
+            wait_for(lambda: guest.disk_of(21), 20, "the disk of the backing that hangs")
+            disk = guest.disk_of(21)
+            control("add-lun", disk={"path": quick}, lun=22)
+            wait_for(lambda: guest.disk_of(22), 20, "the disk that is added behind it")
+            other = guest.disk_of(22)
+            guest.do(f"verified {other} 16 1m")
+            control("remove-lun", lun=22)
+            gone(guest, other)
+            equal(guest.do(f"ls -d /sys/block/{disk}/{disk}* 2>/dev/null; :"), "", "partitions before the backing answers")
+        guest.do(f"until [ -b /dev/{disk}1 ] && [ -b /dev/{disk}2 ]; do sleep 0.1; done")
+        # Somebody may still be closing it.
+        wait_for(lambda: guest.try_to(f"exec 3<>/dev/{disk}")[0] == 0, 20, "an open")
+        wait_for(lambda: not control("status")["adapters"][0]["luns"][-1]["in-use"], 20, "the guest to let go of it")
+        control("remove-lun", lun=21)
+        gone(guest, disk)
+        sh("dmsetup", "remove", "--retry", "hung")
+        remove_null_blk("tardy")
+        remove_null_blk("quick")
+
+
+def volume(guest, control):
+    """A logical volume of LVM's: it grows under load, and has a snapshot taken of it, which keeps what was there."""
+    with case("storage:lvm"):
+        modprobe("dm_snapshot")
+        disk, path = null_blk("physical", 128), "/dev/mapper/group-db"
+        lvm("pvcreate", disk)
+        lvm("vgcreate", "group", disk)
+        lvm("lvcreate", "--name", "db", "--size", "32m", "group")
+        control("add-lun", disk={"path": path}, lun=23)
+        guest.wait_disks(3)
+        name = guest.disk_of(23)
+        kept = guest.pattern_on(name)
+        guest.do(f"beside {guest.disk_of(0)}")
+        lvm("lvextend", "--size", "48m", "group/db")
+        guest.do(f"until_is {48 << 11} attribute {name} size")
+        lvm("lvcreate", "--snapshot", "--name", "before", "--size", "32m", "group/db")
+        guest.do(f"dd if=/dev/zero of=/dev/{name} bs=1M seek=1 count=1 oflag=direct; edges {name}")
+        equal(host_sum("/dev/mapper/group-before"), kept, "checksum of the pattern in the snapshot")
+        check(host_sum(path) != kept, "the guest's write has not reached the volume")
+        refused = lvm("lvremove", "--yes", "group/db", check_code=False)
+        check("in use" in refused, f"a volume that a guest has was not kept: {refused}")
+        guest.do("end_beside")
+        control("remove-lun", lun=23)
+        gone(guest, name)
+        wait_for(lambda: "Open count:        0" in sh("dmsetup", "info", "group-db"), 20, "the module to let go of it")
+        lvm("vgremove", "--yes", "group")
+        remove_null_blk("physical")
+
+
 def lost_and_back(guest, control):
     """A backing that vanishes is told to the guest with no I/O needed, and so is its return."""
+
+    def scsi_again():
+        Path(f"/sys/class/scsi_host/{place.parent.parent.name}/scan").write_text("- - -", encoding="ascii")
+        wait_for((place / "block").is_dir, 20, "the disk's return")
+        return scsi_disk()[1]
+
     with case("storage:S2-loss-and-return"):
         modprobe("scsi_debug", "dev_size_mb=16", "delay=0")
         place, path = scsi_disk()
-        link = Path("/tmp/by-id")
-        link.symlink_to(path)
-        control("add-lun", disk={"path": str(link)}, lun=15)
-        guest.wait_disks(3)
-        disk = guest.disk_of(15)
-        guest.do(f"leave_pattern {disk}")
-        since = guest.log_length()
-        (place / "delete").write_text("1", encoding="ascii")
-        guest.logged(since, "LUN 15", "lost")
-        guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct")
-        since = guest.log_length()
-        Path(f"/sys/class/scsi_host/{place.parent.parent.name}/scan").write_text("- - -", encoding="ascii")
-        # The VMM has the old device open, so that its name is taken; here we are udev.
-        wait_for((place / "block").is_dir, 20, "the disk's return")
-        link.unlink()
-        link.symlink_to(scsi_disk()[1])
-        control("rescan-lun", lun=15)
-        guest.logged(since, "LUN 15", "back")
-        guest.do(f"dd if=/dev/{disk} bs=64k skip=16 count=16 iflag=direct | cmp - /tmp/pattern")
-        control("remove-lun", lun=15)
-        guest.wait_disks(2)
+        loss(guest, control, path, lambda: (place / "delete").write_text("1", encoding="ascii"), scsi_again)
+    with case("storage:S2-loss-and-return-over-nvme-tcp"):
+        path = nvme_tcp(null_blk("remote", 16))
+        loss(guest, control, path, nvme_disconnect, nvme_connect)
+        nvme_disconnect()
+
+
+def loss(guest, control, path, lose, again):
+    """One disk is lost, and comes again, by another path perhaps, which `again` tells."""
+    link = Path("/tmp/by-id")
+    link.symlink_to(path)
+    control("add-lun", disk={"path": str(link)}, lun=15)
+    guest.wait_disks(3)
+    disk = guest.disk_of(15)
+    guest.do(f"leave_pattern {disk}")
+    since = guest.log_length()
+    lose()
+    guest.logged(since, "LUN 15", "lost")
+    guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct")
+    since = guest.log_length()
+    # The VMM has the old device open, so that its name may be taken; here we are udev.
+    fresh = again()
+    link.unlink()
+    link.symlink_to(fresh)
+    control("rescan-lun", lun=15)
+    guest.logged(since, "LUN 15", "back")
+    guest.do(f"dd if=/dev/{disk} bs=64k skip=16 count=16 iflag=direct | cmp - /tmp/pattern")
+    control("remove-lun", lun=15)
+    guest.wait_disks(2)
+    link.unlink()
 
 
 def gone(guest, disk):
@@ -280,7 +352,7 @@ def main():
         guest = Machine(disks, INITRD, cpus=2)
         guest.ready()
         control = guest.control()
-    steps = (hot_add, hot_remove, resize, gate, mounted, unheard, ranges, limits, debugfs, polling, aborted, stuck)
+    steps = (hot_add, hot_remove, resize, gate, mounted, unheard, ranges, limits, debugfs, polling, aborted, stuck, added_while_stuck, volume)
     for step in (*steps, lost_and_back, scsi, quiesced):
         step(guest, control)
     unbound(guest)
@@ -289,6 +361,7 @@ def main():
     with case("storage:guest-ends"):
         guest.last_word("poweroff -f")
         guest.wait(60)
+    crash_dump(INITRD)
     while_off(INITRD)
     with case("storage:module-remove"):
         wait_for(lambda: module_users() == 0, 20, "the last guest's end")
