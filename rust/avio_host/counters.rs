@@ -28,6 +28,19 @@ impl Count {
     }
 }
 
+/// How much something is now.
+pub(crate) struct Gauge(Atomic<u32>);
+
+impl Gauge {
+    const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    pub(crate) fn set(&self, value: u32) {
+        self.0.store(value, Relaxed);
+    }
+}
+
 const STATUSES: usize = Status::ALL.len();
 
 /// Counts of how requests ended.
@@ -101,6 +114,14 @@ pub(crate) struct Counters {
     pub(crate) polls: Count,
     /// Of these, how often work came.
     pub(crate) polls_found: Count,
+    /// Times that it let others have the processor before it slept.
+    pub(crate) asides: Count,
+    /// Of these, how often work came.
+    pub(crate) asides_found: Count,
+    /// What it takes a wake-up for, in nanoseconds.
+    pub(crate) wake_up_ns: Gauge,
+    /// How long it polls, in nanoseconds.
+    pub(crate) window_ns: Gauge,
     statuses: Statuses,
 }
 
@@ -115,6 +136,10 @@ impl Counters {
             passes: Count::new(),
             polls: Count::new(),
             polls_found: Count::new(),
+            asides: Count::new(),
+            asides_found: Count::new(),
+            wake_up_ns: Gauge::new(),
+            window_ns: Gauge::new(),
             statuses: Statuses::new(),
         }
     }
@@ -140,8 +165,16 @@ impl Counters {
             ("passes", &self.passes),
             ("polls", &self.polls),
             ("polls_found", &self.polls_found),
+            ("asides", &self.asides),
+            ("asides_found", &self.asides_found),
         ] {
             write!(f, " {name}={}", count.get())?;
+        }
+        for (name, gauge) in [
+            ("wake_up_ns", &self.wake_up_ns),
+            ("window_ns", &self.window_ns),
+        ] {
+            write!(f, " {name}={}", gauge.0.load(Relaxed))?;
         }
         show_statuses(self.statuses.0.iter().map(Count::get), f)
     }

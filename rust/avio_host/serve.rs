@@ -197,12 +197,16 @@ impl Reading {
         step_aside();
         let found = self.reader.pending(&*shared.ring)?;
         let took = now_ns().saturating_sub(begun);
+        shared.counters.asides.add(1);
+        shared.counters.asides_found.add((found != 0).into());
         self.poll.stepped_aside(took, found);
         Ok(found != 0)
     }
 
     /// Polls for as long as the policy says; whether there is a request.
     fn poll_ring(&mut self, shared: &Shared) -> Result<bool, Broken> {
+        shared.counters.wake_up_ns.set(self.poll.wake_up());
+        shared.counters.window_ns.set(self.poll.window());
         if !self.poll.on() {
             return Ok(false);
         }

@@ -58,6 +58,7 @@ def polling(guest, control):
         before = polls()
         guest.do(read)
         equal(polls(), before, "polls, and those that found work, of workers that may not")
+        equal([shown(f"queue{number}")["window_ns"] for number in range(2)], [0, 0], "how long workers poll that may not")
         window(1000000)
         guest.do(f"beside {guest.disk_of(0)}")
         wait_for(lambda: all(now > then for now, then in zip(polls(), before)), 60, f"polls that find work; {polls()} after {before}")

@@ -79,6 +79,16 @@ impl Poll {
         };
     }
 
+    /// What a wake-up takes, in nanoseconds; zero if none was timed yet.
+    pub const fn wake_up(&self) -> u32 {
+        self.wake_up
+    }
+
+    /// How long it polls at present, in nanoseconds.
+    pub const fn window(&self) -> u32 {
+        self.window
+    }
+
     /// The longest window that is worth while.
     fn limit(&self) -> u32 {
         let worth = self.wake_up.saturating_mul(WAKE_UPS);
