@@ -8,6 +8,7 @@ use crate::controller::Controller;
 use crate::lun::{disk_name, read};
 use avio_abi::gvsd::{Info, Lun, Stat, Task, ALL, CLEAR_STAT, GET_INFO, GET_LUN, GET_STAT, TASK};
 use avio_abi::pci::{reg, task, DEVICE_STOR, VENDOR_ID};
+use avio_abi::release::Release;
 use avio_abi::stor::lun_flags;
 use avio_abi::wire::Wire;
 use avio_sys::guest::node::Calls;
@@ -75,6 +76,8 @@ impl Controller {
             queue_size: self.link.size.entries(),
             luns: registers.read(reg::LUNS),
             resets: self.resets.load(Relaxed),
+            release: Release::CURRENT.0,
+            host_release: registers.read(reg::RELEASE),
             ..Info::ZERO
         };
         for lun in 0..u16::try_from(info.luns)? {

@@ -6,6 +6,7 @@ use crate::queue::Queue;
 use crate::registers::Registers;
 use avio_abi::ioctl::SetupError;
 use avio_abi::pci::{command, queue, reg, state, MAGIC};
+use avio_abi::release::Release;
 use avio_abi::{features, ABI_VERSION, MAX_QUEUES, MAX_QUEUE_SIZE};
 use avio_core::ring::RingSize;
 use kernel::device;
@@ -35,6 +36,7 @@ impl Link {
     /// Has the device serve the queues, which must be as new.
     pub(crate) fn start(&self) -> Result {
         let (device, registers) = (&self.device, &self.registers);
+        registers.write(reg::DRIVER_RELEASE, Release::CURRENT.0);
         registers.write(reg::DRIVER_VERSION, version(registers));
         registers.write_pair(reg::DRIVER_FEATURES, self.features);
         registers.write(reg::DRIVER_QUEUES, u32::try_from(self.queues.len())?);
@@ -109,8 +111,23 @@ pub(crate) fn handshake(device: &device::Device, registers: &Registers) -> Resul
         );
         return Err(ENODEV);
     }
+    compare_releases(device, Release(registers.read(reg::RELEASE)));
     stop(device, registers)?;
     Ok(registers.read_pair(reg::DEVICE_FEATURES) & features::ALL)
+}
+
+/// Says it if the host's software is of another release. What both can do they have agreed on; but one lacks mends that the
+/// other has.
+fn compare_releases(device: &device::Device, host: Release) {
+    if host == Release::CURRENT {
+        return;
+    }
+    let (major, minor, patch) = Release::CURRENT.parts();
+    let (host_major, host_minor, host_patch) = host.parts();
+    dev_warn!(
+        device,
+        "the driver is of release {major}.{minor}.{patch}, the host's software of {host_major}.{host_minor}.{host_patch}; the same on both is better\n"
+    );
 }
 
 /// The size of the rings: the largest that the device takes. A LUN that is alone at work has half of one.

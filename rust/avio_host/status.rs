@@ -7,6 +7,7 @@ use crate::counters::show_lun;
 use crate::state::{Phase, Running, State};
 use avio_abi::ioctl::QueueStatus;
 use avio_abi::pci;
+use avio_abi::release::Release;
 use avio_abi::ring::Broken;
 use avio_abi::wire::Wire;
 use kernel::fmt;
@@ -62,9 +63,10 @@ impl State {
             Phase::Stopping => "stopping",
             Phase::Quiesced => "quiesced",
         };
+        let (major, minor, patch) = Release::CURRENT.parts();
         write!(
             f,
-            "adapter pages={pages} queues={} state={state} disks_leaving={}",
+            "adapter release={major}.{minor}.{patch} pages={pages} queues={} state={state} disks_leaving={}",
             self.running.len(),
             self.leaving.len()
         )?;

@@ -70,8 +70,12 @@ wire_struct! {
         pub resets: u32,
         /// Where it is on its bus, filled with zeroes.
         pub path: [u8; 32],
+        /// [`Release`](crate::release::Release) of the driver.
+        pub release: u32,
+        /// [`Release`](crate::release::Release) of the host's software.
+        pub host_release: u32,
         /// Zero.
-        pub reserved: [u64; 6],
+        pub reserved: [u64; 5],
     }
 }
 

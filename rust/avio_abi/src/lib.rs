@@ -11,6 +11,7 @@
 //! - [`stor`]: storage commands, their statuses, and the description of a LUN.
 //! - [`ioctl`]: what the VMM says to `/dev/avio-stor`.
 //! - [`gvsd`]: what the guest's administrator says to `/dev/gvsdN`.
+//! - [`release`]: releases of the software.
 
 #![cfg_attr(not(avio_kernel), no_std)]
 #![deny(unsafe_code)]
@@ -19,6 +20,7 @@
 pub mod gvsd;
 pub mod ioctl;
 pub mod pci;
+pub mod release;
 pub mod ring;
 mod setup_error;
 pub mod stor;

@@ -70,6 +70,10 @@ pub mod reg {
     pub const TASK_RESULT: u64 = 0x4c;
     /// rw in any state: first of 8 words with a bit for each LUN, which the driver sets while the LUN is in use.
     pub const LUNS_IN_USE: u64 = 0x60;
+    /// r: [`Release`](crate::release::Release) of the host's software.
+    pub const RELEASE: u64 = 0x80;
+    /// rw: [`Release`](crate::release::Release) of the driver.
+    pub const DRIVER_RELEASE: u64 = 0x84;
     /// rw: first of the queue blocks, each of [`QUEUE_STRIDE`] bytes.
     pub const QUEUES: u64 = 0x800;
     /// Length of a queue block.

@@ -178,6 +178,9 @@ timed() { gvsdmgr get_stat -D /dev/gvsd0 -q lun=/dev/$1 | awk '/^Took / { sum +=
 # What the administrator sees and does: the adapter, its LUNs, counters of one LUN that leave another's alone, refusals.
 administration() {
     expect "$(told get_info State)" ONLINE "the adapter's state"
+    release=$(gvsdmgr --version | cut -d' ' -f2)
+    expect "$(told get_info 'Driver release')" "$release" "the driver's release"
+    expect "$(told get_info 'Host release')" "$release" "the host's release"
     expect "$(told get_info 'Hardware Path')" "$(basename "$(readlink -f /sys/block/$1/device)")" "the hardware path"
     expect "$(told get_info 'Device file' lun=/dev/$2)" /dev/$2 "the disk's name"
     expect "$(told get_info LUN lun=/dev/$2)" "$(attribute $2 lun)" "the LUN's number"

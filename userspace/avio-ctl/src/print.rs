@@ -59,10 +59,11 @@ fn adapter_status(text: &mut String, adapter: &AdapterStatus) {
     line(
         text,
         format_args!(
-            "adapter {} at {}: {}{quiesced}, {} of {} queues, features {:#x}{weight}",
+            "adapter {} at {}: {}{quiesced}, driver {}, {} of {} queues, features {:#x}{weight}",
             adapter.hba,
             adapter.address,
             adapter.state,
+            adapter.driver_release,
             adapter.driver_queues,
             adapter.max_queues,
             adapter.driver_features
@@ -184,14 +185,14 @@ mod tests {
     fn status_names_what_matters() {
         let value = json!({"version": "1", "adapters": [{
             "hba": "fast", "address": "00:01.0", "state": "running", "quiesced": true, "driver-version": 1,
-            "driver-features": 63, "driver-queues": 2, "max-queues": 4, "generation": 5, "weight": 300, "luns": [{
+            "driver-release": "1.2.3", "driver-features": 63, "driver-queues": 2, "max-queues": 4, "generation": 5, "weight": 300, "luns": [{
                 "lun": 3, "path": "/dev/sdb", "identity": "wwn naa.1", "serial": "S", "flags": ["present", "gated"],
                 "sectors": 4096, "logical-block": 512, "in-use": true, "shared": false,
                 "limits": {"iops": 7}, "weight": 40}]}]});
         let text = text(&Request::Status, value).unwrap();
         for word in [
             "fast",
-            "running, quiesced",
+            "running, quiesced, driver 1.2.3",
             "weight 300",
             "LUN 3: /dev/sdb, 2 MiB, in use, weight 40",
             "gated",

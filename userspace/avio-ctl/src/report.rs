@@ -30,6 +30,9 @@ pub struct AdapterStatus {
     pub state: String,
     /// Whether it is quiesced.
     pub quiesced: bool,
+    /// Release of the guest's driver; `unknown` without one.
+    #[serde(default)]
+    pub driver_release: String,
     /// ABI version that the guest's driver chose; zero without a driver.
     pub driver_version: u32,
     /// Features that the guest's driver chose, a bit set.

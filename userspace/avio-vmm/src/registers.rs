@@ -11,6 +11,7 @@ mod tests;
 
 use avio_abi::ioctl::SetupError;
 use avio_abi::pci::{command, reg, state, task, MAGIC};
+use avio_abi::release::Release;
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::{features, MAX_LUNS};
 
@@ -106,6 +107,7 @@ impl<B: Backend> Registers<B> {
             reg::MAX_QUEUE_SIZE => self.offer.max_queue_size,
             reg::LUNS => MAX_LUNS,
             reg::GENERATION => self.luns.generation(),
+            reg::RELEASE => Release::CURRENT.0,
             reg::STATE => self.state,
             reg::ERROR => self.error,
             reg::ERROR_INDEX => self.error_index,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 use avio_abi::gvsd::{state, Info, Lun, Stat};
+use avio_abi::release::Release;
 use avio_abi::stor::{lun_flags, Status};
 use avio_abi::{features, SECTOR_SIZE};
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub struct AdapterReport {
     state: &'static str,
     hardware_path: String,
     max_io_size: u32,
+    driver_release: String,
+    host_release: String,
     interface_version: u32,
     features: Vec<&'static str>,
     queue_pairs: u32,
@@ -66,6 +69,8 @@ impl AdapterReport {
             },
             hardware_path: text(&info.path),
             max_io_size: info.max_bytes,
+            driver_release: Release(info.release).to_string(),
+            host_release: Release(info.host_release).to_string(),
             interface_version: info.version,
             features: FEATURES
                 .into_iter()
@@ -89,6 +94,8 @@ impl fmt::Display for AdapterReport {
         line(f, "State", self.state)?;
         line(f, "Hardware Path", &self.hardware_path)?;
         line(f, "Max. IO size", self.max_io_size)?;
+        line(f, "Driver release", &self.driver_release)?;
+        line(f, "Host release", &self.host_release)?;
         line(f, "Interface version", self.interface_version)?;
         line(f, "Features", self.features.join(" "))?;
         line(f, "Queue pairs", self.queue_pairs)?;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use avio_abi::ioctl;
 use avio_abi::pci::{reg, state};
+use avio_abi::release::Release;
 use avio_abi::ring::Broken;
 use avio_abi::stor::{lun_flags, Status as Ended};
 use avio_control::{
@@ -64,6 +65,7 @@ fn adapter_status(adapter: &Adapter, hba: &Hba, weighed: bool) -> AdapterStatus 
         address: format!("00:{:02x}.0", hba.slot),
         state: state_name(registers.state()).into(),
         quiesced: hba.is_quiesced(),
+        driver_release: Release(registers.read(reg::DRIVER_RELEASE)).to_string(),
         driver_version,
         driver_features,
         driver_queues,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! What the guest's driver sets before START: version, features and queues.
+//! What the guest's driver sets before START: release, version, features and queues.
 
 use avio_abi::ioctl::SetupError;
 use avio_abi::pci::{queue, reg};
@@ -22,6 +22,7 @@ pub struct Queue {
 
 /// The registers.
 pub struct Setup {
+    release: u32,
     version: u32,
     features: u64,
     count: u32,
@@ -32,6 +33,7 @@ impl Setup {
     /// Nothing is set.
     pub fn new(max_queues: u32) -> Self {
         Self {
+            release: 0,
             version: 0,
             features: 0,
             count: 0,
@@ -51,6 +53,7 @@ impl Setup {
             reg::DRIVER_QUEUES => self.count,
             reg::DRIVER_FEATURES => low(self.features),
             DRIVER_FEATURES_HIGH => high(self.features),
+            reg::DRIVER_RELEASE => self.release,
             reg::QUEUES..reg::DOORBELLS => self.read_queue(offset - reg::QUEUES),
             _ => 0,
         }
@@ -63,6 +66,7 @@ impl Setup {
             reg::DRIVER_QUEUES => self.count = value,
             reg::DRIVER_FEATURES => set_low(&mut self.features, value),
             DRIVER_FEATURES_HIGH => set_high(&mut self.features, value),
+            reg::DRIVER_RELEASE => self.release = value,
             reg::QUEUES..reg::DOORBELLS => self.write_queue(offset - reg::QUEUES, value),
             _ => {}
         }

@@ -94,6 +94,18 @@ fn disk(flags: u32) -> LunInfo {
 }
 
 #[test]
+fn the_drivers_release_is_kept_until_it_resets() {
+    let mut registers = ready();
+    assert_eq!(registers.read(reg::DRIVER_RELEASE), 0);
+    registers.write(reg::DRIVER_RELEASE, 9);
+    assert_eq!(start(&mut registers).0, state::RUNNING);
+    registers.write(reg::DRIVER_RELEASE, 10);
+    assert_eq!(registers.read(reg::DRIVER_RELEASE), 9);
+    registers.write(reg::COMMAND, command::RESET);
+    assert_eq!(registers.read(reg::DRIVER_RELEASE), 0);
+}
+
+#[test]
 fn the_offer_is_readable_and_fixed() {
     let mut registers = registers();
     for offset in (0..0x20).step_by(4) {
@@ -106,6 +118,8 @@ fn the_offer_is_readable_and_fixed() {
     assert_eq!(registers.read(reg::MAX_QUEUES), 4);
     assert_eq!(registers.read(reg::MAX_QUEUE_SIZE), 128);
     assert_eq!(registers.read(reg::LUNS), 256);
+    registers.write(reg::RELEASE, 7);
+    assert_eq!(registers.read(reg::RELEASE), Release::CURRENT.0);
 }
 
 #[test]
