@@ -80,7 +80,12 @@ def matrix(initrd, selection, seconds, ways):
     limit = BOOTS_LIMIT + CELL_LIMIT * (500 if selection == "full" else 50)
     result = vm.run(inside, "bench", cpus=2, timeout=limit, on_line=row, append=["kunit.autorun=0"])
     if result.failure():
-        raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")
+        if not results["rows"]:
+            raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")
+        # What was measured before is not lost.
+        why = f"{result.failure()}, after {len(results['rows'])} of {results['cells']} cells"
+        results["failed"].append({"way": "what was to follow", "why": why})
+        say(f"FAILED: {why}; its log: {result.log}")
     return results
 
 
