@@ -5,13 +5,12 @@
 //! That reads from a disk, and so takes as long as its backing likes. The block layer would do it while a disk is added;
 //! here each disk has a work item for it, so that those of others come although one hangs.
 
+use super::work;
 use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, CondVarTimeoutResult, Mutex};
 use kernel::time::{msecs_to_jiffies, Msecs};
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
-
-use super::work;
 
 /// How many disks of a tag set are being looked at.
 #[pin_data]
