@@ -145,7 +145,22 @@ def install_rules(destination, prefix):
 def cargo_env(target="cargo-target", **more):
     """Environment for cargo in the root. CARGO_TARGET_DIR may name another folder, in the cache or in the checkout."""
     folder = Path(os.environ.get("CARGO_TARGET_DIR", CACHE)) / target
+    claim(folder)
     return {"CARGO_TARGET_DIR": str(folder), "CARGO_TERM_COLOR": "never", **more}
+
+
+def claim(folder):
+    """Have cargo build the crates of this checkout, if it was another that has last used this target folder: it takes them
+    for the same, and looks at the times of files alone. What comes from elsewhere is kept."""
+    owner = folder / ".checkout"
+    if owner.exists() and owner.read_text(encoding="utf-8") == str(CHECKOUT):
+        return
+    for manifest in (path for where in ("rust", "tests", "userspace") for path in (CHECKOUT / where).rglob("Cargo.toml")):
+        for name in re.findall(r'^name = "(.+)"', manifest.read_text(encoding="utf-8"), re.MULTILINE):
+            for fingerprint in folder.glob(f"*/.fingerprint/{name}-*"):
+                shutil.rmtree(fingerprint)
+    folder.mkdir(parents=True, exist_ok=True)
+    owner.write_text(str(CHECKOUT), encoding="utf-8")
 
 
 def programs(what, where, *arguments):

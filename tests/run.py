@@ -11,6 +11,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -116,10 +117,25 @@ def killed(report):
     report.add(status, "runner:all-ends-with-it", time.monotonic() - start, "it did not begin" if not began else "it goes on")
 
 
+def claimed(report):
+    """Of a target folder that another checkout has used, our crates are built anew and all else is kept; and once only."""
+    start, left = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        prints = Path(folder) / "debug" / ".fingerprint"
+        for _ in range(2):
+            for name in ("avio-vmm-0123", "gvsdmgr-0123", "serde-0123"):
+                (prints / name).mkdir(parents=True, exist_ok=True)
+            build.claim(Path(folder))
+            left.append(sorted(path.name for path in prints.iterdir()))
+    wanted = [["serde-0123"], ["avio-vmm-0123", "gvsdmgr-0123", "serde-0123"]]
+    report.add("pass" if left == wanted else "fail", "runner:checkouts-keep-apart", time.monotonic() - start, f"left are {left}")
+
+
 def user(report):
     """cargo test for the workspace, and the Loom models; and that nothing outlives us."""
     root.ensure()
     killed(report)
+    claimed(report)
     own_trees.refusals(report)
     cargo(report, "user-space tests", ["--workspace"], build.cargo_env())
     if (CHECKOUT / "rust/avio_core/tests/loom.rs").exists():
