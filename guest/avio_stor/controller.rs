@@ -3,7 +3,7 @@
 //! What happens on an adapter in contexts that may sleep: its LUNs are looked at, it is reset when a queue has stopped,
 //! and its queues are looked at when they have put interrupts off.
 
-use crate::link::Link;
+use crate::link::{Link, HANGS};
 use crate::luns::Luns;
 use crate::queue::{Cause, Door};
 use crate::signals::Signals;
@@ -115,12 +115,19 @@ impl Controller {
         if !failed && !self.link.queues.iter().any(|queue| queue.is_ill()) {
             return;
         }
-        self.state.store(state::RESETTING, Relaxed);
+        let tried = self.state.xchg(state::RESETTING, Relaxed) == state::RESETTING;
         self.set_doors(Door::Paused);
-        // As long as the device does not stop, it may write to the memory of what is in flight, which stays so. When
-        // the time of a request runs out, we come here again.
-        if self.link.stop().is_err() {
-            return self.fail();
+        // As long as the device does not stop, it may write to the memory of what is in flight, which stays so; and what
+        // else is wanted waits, rather than fail for a backing that hangs.
+        match self.link.stop() {
+            Ok(()) => {}
+            Err(ETIMEDOUT) => {
+                if !tried {
+                    dev_err!(self.link.device, "{HANGS}; all its I/O waits\n");
+                }
+                return self.signals.recover();
+            }
+            Err(_) => return self.fail(),
         }
         let again = recent.allow();
         for queue in &self.link.queues {

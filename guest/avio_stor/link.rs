@@ -20,6 +20,10 @@ use kernel::time::Delta;
 const STOP_LOOKS: u32 = 100;
 const STOP_DELAY_MS: i64 = 100;
 
+/// What there is to say of a device that does not stop.
+pub(crate) const HANGS: &str =
+    "the adapter does not stop: a backing device on the host has requests and does not end them";
+
 /// What a device whose registers are gone answers.
 const GONE: u32 = u32::MAX;
 
@@ -61,8 +65,8 @@ impl Link {
         Err(EIO)
     }
 
-    /// Has the device leave our memory alone; fails if it does not within some seconds, because a backing device does
-    /// not give back what it has. May sleep.
+    /// Has the device leave our memory alone; `ETIMEDOUT` if it does not within some seconds, because a backing device
+    /// does not give back what it has. May sleep.
     pub(crate) fn stop(&self) -> Result {
         stop(&self.device, &self.registers)
     }
@@ -83,11 +87,16 @@ fn stop(device: &device::Device, registers: &Registers) -> Result {
             }
         }
     }
-    dev_err!(
-        device,
-        "the adapter does not stop: a backing device on the host has requests and does not end them\n"
-    );
     Err(ETIMEDOUT)
+}
+
+/// The same, and says so if it takes too long.
+fn stop_aloud(device: &device::Device, registers: &Registers) -> Result {
+    stop(device, registers).inspect_err(|error| {
+        if *error == ETIMEDOUT {
+            dev_err!(device, "{HANGS}\n");
+        }
+    })
 }
 
 fn version(registers: &Registers) -> u32 {
@@ -112,7 +121,7 @@ pub(crate) fn handshake(device: &device::Device, registers: &Registers) -> Resul
         return Err(ENODEV);
     }
     compare_releases(device, Release(registers.read(reg::RELEASE)));
-    stop(device, registers)?;
+    stop_aloud(device, registers)?;
     Ok(registers.read_pair(reg::DEVICE_FEATURES) & features::ALL)
 }
 
@@ -156,7 +165,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.0.stop().is_err() {
+        if stop_aloud(&self.0.device, &self.0.registers).is_err() {
             dev_err!(
                 self.0.device,
                 "the memory of its queues is lost: the device may still write to it\n"
