@@ -8,7 +8,7 @@
 //! until then the LUN has no disk, and its gate is not opened.
 //!
 //! Lock order: a disk's own locks, and those of [`Usage`], come behind `slots`. Nobody who has it waits for a disk to go, or
-//! for its partitions.
+//! for its partitions, unless there is no memory to have somebody else do so.
 
 use crate::burial::Burial;
 use crate::lun::{disk_name, limits, read, texts};

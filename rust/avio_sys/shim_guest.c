@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "shim_guest.h"
+#include <linux/file.h>
 #include <linux/idr.h>
 #include <linux/io.h>
 #include <linux/sysfs.h>
@@ -66,9 +67,9 @@ void avio_disk_find_partitions(struct gendisk *disk)
 	clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
 	set_bit(GD_NEED_PART_SCAN, &disk->state);
 	file = bdev_file_open_by_dev(disk_devt(disk), BLK_OPEN_READ, NULL, NULL);
+	/* At once: a later close would keep the module when the caller says that it is done. */
 	if (!IS_ERR(file))
-		bdev_fput(file);
-	clear_bit(GD_NEED_PART_SCAN, &disk->state);
+		__fput_sync(file);
 }
 
 void avio_disk_rescan(struct gendisk *disk)

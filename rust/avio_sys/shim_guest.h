@@ -21,7 +21,8 @@ blk_features_t avio_blk_feat_fua(void);
 int avio_index_get(unsigned int kind);
 void avio_index_put(unsigned int kind, unsigned int index);
 
-/* Keeps the block layer from looking for partitions of a disk; looks for them after all, if the disk can be opened. */
+/* Keeps the block layer from looking for partitions of a disk; looks for them after all, or, if the disk cannot be opened
+ * now, has whoever opens it next do so. For a kernel thread. */
 void avio_disk_hold_partitions(struct gendisk *disk);
 void avio_disk_find_partitions(struct gendisk *disk);
 

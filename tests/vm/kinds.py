@@ -146,7 +146,7 @@ def polled():
     """A polled queue: completions without interrupts."""
     with case("kinds:polled-queue"), Shell(["path=/dev/ram0"], INITRD, cpus=2) as guest:
         guest.ready()
-        guest.do("rmmod avio_stor; insmod /avio_stor.ko poll_queues=1; wait_disks 1")
+        guest.do("rmmod avio_stor && insmod /avio_stor.ko poll_queues=1 && wait_disks 1")
         disk = guest.do("disk 1").strip()
         before = counters()[0]["interrupts"]
         fio = f"fio --name=p --filename=/dev/{disk} --rw=randread --bs=4k --size=512k --io_size=2m --direct=1"
@@ -162,7 +162,7 @@ def administered():
         slow_one = null_blk("slow", irqmode=2, completion_nsec=30_000_000)
         disks = [*(f"path={null_blk(f'admin{n}')}" for n in range(3)), f"path={slow_one}"]
         with Guest("admin", disks, INITRD, cpus=2, append="avio_disks=4") as guest:
-            guest.wait(200)
+            guest.wait(400)
             guest.report("admin")
 
 

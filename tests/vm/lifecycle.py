@@ -5,9 +5,10 @@ kinds.py."""
 import json
 import shutil
 import time
+from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, scsi_disk, standing_still
-from common import BIN, GUEST_IMAGE, case, check, equal, sh, wait_for
+from common import BIN, GUEST_IMAGE, Guest, case, check, equal, sh, wait_for
 from machine import SOCKET, Machine, host_sum, requests_of
 
 
@@ -131,6 +132,22 @@ def crash_dump(initrd):
         sh("losetup", "-d", boot)
 
 
+def root_on_a_lun(initrd):
+    """A guest whose root file system is on a LUN."""
+    with case("storage:root-on-a-LUN"):
+        device, _ = loop(256, "root")
+        sh("sh", "-c", f"mkdir /tmp/tree && cd /tmp/tree && cpio -id --quiet <{initrd}")
+        sh("mkfs.ext4", "-q", "-d", "/tmp/tree", device)
+        sh("rm", "-r", "/tmp/tree")
+        with Guest("root", [f"path={device}"], initrd, append="avio_disks=1") as guest:
+            guest.wait(90)
+            equal(guest.value("root"), "/dev/avioa ext4", "what is mounted on /, and as what")
+        sh("mount", "-o", "ro", device, "/mnt")
+        equal(Path("/mnt/written").read_text(encoding="ascii"), "by a guest\n", "what the guest wrote on its root")
+        sh("umount", "/mnt")
+        sh("losetup", "-d", device)
+
+
 def in_background(guest, command, name):
     """Begin a command whose exit code comes into /tmp/NAME."""
     guest.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
@@ -171,6 +188,9 @@ def stopping(guest, control):
             wait_for(lambda: requests_of(beside) > since + 100, 20, "I/O on the other adapter")
             equal(states(), {"left": "stopping", "right": "running"}, "the adapters' states")
             control.refuses("remove-lun", "stopping", hba="left", lun=3, force=True)
+            # Longer than the driver waits at a time.
+            time.sleep(12)
+            equal(guest.do("cat /tmp/hung /tmp/waited 2>/dev/null; :"), "", "ends of writes while the adapter stops")
         guest.do("until [ -s /tmp/hung ] && [ -s /tmp/waited ]; do sleep 0.1; done; cat /tmp/hung /tmp/waited | grep -qvx 0 && exit 1; :")
         equal(states(), {"left": "running", "right": "running"}, "the adapters' states")
         guest.do(f"verified {hanging} 16 4m; verified {neighbour} 16 512k; end_beside")
@@ -197,6 +217,7 @@ def slow(guest, control):
             in_background(guest, f"dd if=/tmp/data of=/dev/{hanging} bs=32k oflag=direct", "late")
             wait_for(lambda: counted()["aborts"] >= 2, 20, "a second abort")
             stat, since = counted(), reads()
+            check(stat["in_flight"] >= 1, f"requests in flight: {stat}")
             check(stat["timeouts"] >= 3 and stat["lun_resets"] >= 1, f"time-outs and resets of the LUN: {stat}")
             wait_for(lambda: reads() > since, 20, "I/O on the other LUN")
             equal(guest.do("ls /tmp/late 2>/dev/null; :"), "", "the end of a write that its backing has not taken")

@@ -135,7 +135,7 @@ wire_struct! {
         /// Pieces of work that the block layer has merged into READ and WRITE commands, beyond the first of each.
         pub merges: u64,
         /// Commands by how long they took from the block layer's point of view, in the classes of `avio_core::latency`.
-        /// A disk whose `iostats` is switched off counts none.
+        /// Of a disk whose `iostats` is switched off, flushes only.
         pub latency: [u64; LATENCY_CLASSES],
         /// Commands that the device has now. Never cleared.
         pub in_flight: u64,

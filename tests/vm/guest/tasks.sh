@@ -132,6 +132,19 @@ driver_reload() {
     expect "$(dd if=/dev/$1 bs=1M skip=1 count=1 | sha256sum)" "$sum" "checksum after reload"
 }
 
+# Fewer queues than processors: each has some of them, and its interrupt goes there.
+few_queues() {
+    rmmod avio_stor
+    insmod /avio_stor.ko queues=2
+    wait_disks "$avio_disks"
+    d=$(disk $1)
+    expect "$(ls /sys/block/$d/mq | wc -l)" 2 "number of hardware queues"
+    expect "$(cat /sys/block/$d/mq/*/cpu_list | tr ',' '\n' | wc -l)" "$(nproc)" "processors with a queue"
+    for queue in /sys/block/$d/mq/*; do interrupted_at_home "$queue"; done
+    verified "$d" 16 4m
+    rmmod avio_stor; load
+}
+
 # Disks in order: 1 loop, 2 null_blk, 3 brd, 4 read-only loop.
 task_stack() {
     run_case probe load
@@ -145,6 +158,7 @@ task_stack() {
     run_case read-only read_only "$(disk 4)"
     for n in 2 3; do run_case pattern$n leave_pattern "$(disk $n)"; done
     run_case driver-reload driver_reload "$(disk 2)"
+    [ "$(nproc)" -lt 3 ] || run_case few-queues few_queues 2
     dmesg | grep -i avio
 }
 
@@ -196,10 +210,14 @@ administration() {
     expect "$(told get_stat 'Bytes read' lun=/dev/$1)" 262144 "bytes read"
     gvsdmgr --json get_stat -D /dev/gvsd0 | grep -q '"interrupts": [1-9]'
     expect "$(told get_stat 'In flight' lun=/dev/$1)" 0 "requests in flight"
-    expect "$(timed $1)" "$(told get_stat Reads lun=/dev/$1)" "requests by how long they took"
+    dd if=/dev/zero of=/dev/$1 bs=64k count=2 oflag=direct conv=fsync
+    all=0
+    for kind in Reads Writes Flushes; do all=$((all + $(told get_stat $kind lun=/dev/$1))); done
+    [ "$(told get_stat Flushes lun=/dev/$1)" -gt 0 ] && [ $all -ge 7 ]
+    expect "$(timed $1)" $all "requests by how long they took"
     echo 0 >/sys/block/$1/queue/iostats
     dd if=/dev/$1 of=/dev/null bs=64k count=4 iflag=direct
-    expect "$(timed $1)" 4 "requests by how long they took, of a disk without statistics"
+    expect "$(timed $1)" $all "requests by how long they took, of a disk without statistics"
     echo 1 >/sys/block/$1/queue/iostats
     fio --name=merged --filename=/dev/$1 --rw=read --bs=4k --size=64k --direct=1 --ioengine=libaio --iodepth=16 \
         --iodepth_batch=16 --output=/tmp/fio.out
@@ -375,12 +393,31 @@ task_busy() {
         --ioengine=libaio --iodepth=32 --randrepeat=1 --output=/tmp/fio.out
 }
 
+# Goes on with the file system of the first disk as root.
+task_root() {
+    load
+    mount "/dev/$(disk 1)" /mnt
+    for where in proc sys dev; do mount --move /$where /mnt/$where; done
+    exec switch_root -c /dev/console /mnt /bin/sh /tasks.sh on_root
+}
+
+# The rest of it, in a new shell.
+on_root() {
+    export PATH=/bin:/usr/bin:/usr/sbin:/sbin
+    echo "by a guest" >/written
+    value "root $(awk '$2 == "/" { print $1, $3 }' /proc/mounts | tail -n 1)"
+    mount -o remount,ro /
+    poweroff -f
+}
+
 # The kernel that takes over when another has crashed: the memory of that goes onto the disk of a LUN.
 task_dump() {
     load
-    dd if=/proc/vmcore "of=/dev/$(grep -lx "$avio_lun" /sys/block/avio*/lun | cut -d/ -f4)" bs=1M conv=fsync
+    dd if=/proc/vmcore "of=/dev/$(grep -lx "$avio_lun" /sys/block/avio*/lun | cut -d/ -f4)" bs=1M conv=fsync || return
     value "dumped $(stat -c %s /proc/vmcore)"
 }
 
 task_demo() { . /demo.sh; }
 task_bench() { . /bench.sh; }
+
+[ "$1" != on_root ] || on_root

@@ -217,7 +217,7 @@ impl Request {
     }
 
     /// How many nanoseconds before the end of `batch`, for which the clock is read once, the block layer made it; none if
-    /// its disk keeps no statistics (`iostats` in sysfs).
+    /// its disk keeps no statistics (`iostats` in sysfs), unless it is a flush.
     #[inline]
     pub fn age(&self, batch: &mut Batch) -> Option<u64> {
         // SAFETY: By the type invariant the request is valid.
@@ -225,8 +225,10 @@ impl Request {
             let rq = self.0.as_ptr();
             ((*rq).rq_flags, (*rq).start_time_ns)
         };
-        // Without it the time is that of another request, which had the same tag.
-        if flags & 1 << avio_bindings::rqf_flags___RQF_IO_STAT == 0 {
+        // Without it the time is that of another request, which had the same tag. A flush has a request of its own, which is
+        // made anew each time.
+        let counted = flags & 1 << avio_bindings::rqf_flags___RQF_IO_STAT != 0;
+        if !counted && self.command() != Command::Flush {
             return None;
         }
         // SAFETY: The clock may be read in any context.
