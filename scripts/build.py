@@ -151,7 +151,8 @@ def cargo_env(target="cargo-target", **more):
 
 def claim(folder):
     """Have cargo build the crates of this checkout, if it was another that has last used this target folder: it takes them
-    for the same, and looks at the times of files alone. What comes from elsewhere is kept."""
+    for the same, and looks at the times of files alone. What comes from elsewhere is kept. Two checkouts that build at the
+    same moment can still meet."""
     owner = folder / ".checkout"
     if owner.exists() and owner.read_text(encoding="utf-8") == str(CHECKOUT):
         return

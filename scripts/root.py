@@ -38,7 +38,8 @@ mount --rbind /sys "$R/sys"
 mount --rbind /dev "$R/dev"
 mount -t tmpfs -o mode=1777 tmpfs "$R/tmp"
 if [ -e /etc/resolv.conf ]; then
-    rm -f "$R/etc/resolv.conf"; : > "$R/etc/resolv.conf"
+    # Others may be using the root.
+    [ -f "$R/etc/resolv.conf" ] && [ ! -L "$R/etc/resolv.conf" ] || { rm -f "$R/etc/resolv.conf"; : > "$R/etc/resolv.conf"; }
     mount --bind "$(readlink -f /etc/resolv.conf)" "$R/etc/resolv.conf"
 fi
 # The machine may trust more than Debian does, as behind a proxy; then so must cargo in the root.

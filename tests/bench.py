@@ -82,10 +82,11 @@ def matrix(initrd, selection, seconds, ways):
     if result.failure():
         if not results["rows"]:
             raise Problem(f"the benchmark's VM: {result.failure()}; its log: {result.log}")
-        # What was measured before is not lost.
-        why = f"{result.failure()}, after {len(results['rows'])} of {results['cells']} cells"
-        results["failed"].append({"way": "what was to follow", "why": why})
-        say(f"FAILED: {why}; its log: {result.log}")
+        # What was measured is not lost, but nothing to publish either.
+        kept = host.BUILD / "benchmarks-of-a-failed-run.json"
+        kept.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        done = f"{len(results['rows'])} of {results['cells']} cells are in {kept}"
+        raise Problem(f"the benchmark's VM: {result.failure()}; {done}; its log: {result.log}")
     return results
 
 
