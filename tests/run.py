@@ -6,13 +6,17 @@ test kernel), `storage` and `kinds` (LUNs that change, and what may be behind th
 (module and stack in one VM), `guest`, `faults`."""
 
 import argparse
+import functools
 import json
+import os
 import re
 import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -26,6 +30,10 @@ import vm
 from host import BUILD, CHECKOUT, Problem, minutes, say
 
 
+# One group builds at a time; the VMs of others may run meanwhile.
+BUILDING = threading.Lock()
+
+
 class Report:
     """Counts and prints results."""
 
@@ -34,14 +42,16 @@ class Report:
     def __init__(self):
         self.count = {"pass": 0, "fail": 0, "skip": 0}
         self.failed = []
+        self.mutex = threading.Lock()
 
     def add(self, status, name, seconds, detail=""):
-        """One test's result."""
-        self.count[status] += 1
-        if status == "fail":
-            self.failed.append(name)
+        """One test's result. Usable from any thread."""
         shown = f"  {detail}" if detail and status != "pass" else ""
-        say(f"{self.WORDS[status]:4} {seconds:8.2f} s  {name}{shown}")
+        with self.mutex:
+            self.count[status] += 1
+            if status == "fail":
+                self.failed.append(name)
+            say(f"{self.WORDS[status]:4} {seconds:8.2f} s  {name}{shown}")
 
     def close(self):
         """The closing lines; the exit code."""
@@ -171,36 +181,42 @@ def faults(flavour):
     """The kernel and the devices fail."""
 
     def run(report):
-        build.modules(flavour)
-        build.hostile()
+        built(flavour)
         in_vm(report, "faults", ["/avio/tests/vm/faults.py"], flavour, append=["kunit.autorun=0"], timeout=900)
 
     return run
 
 
-def guest_initrd(flavour):
-    """Build what a guest on the whole stack needs; its initramfs as the VM sees it."""
+@functools.cache
+def build_once(flavour):
+    """Modules for this flavour of kernel and all programs; the initramfs of guests with such a kernel, as a VM sees it."""
     build.modules(flavour)
+    build.hostile()
     build.userspace()
     return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio", "/usr/sbin/blkdiscard", "/usr/sbin/kexec", "/usr/bin/udevadm"]).relative_to(CHECKOUT))
+
+
+def built(flavour):
+    """See that it is done, by one group while the others wait; what it returns."""
+    with BUILDING:
+        return build_once(flavour)
 
 
 def module(flavour):
     """KUnit and the hostile driver."""
 
     def run(report):
-        build.modules(flavour)
-        build.hostile()
+        built(flavour)
         in_vm(report, "module", MODULE, flavour, timeout=900)
-        own_trees.builds(report)
+        with BUILDING:
+            own_trees.builds(report)
 
     return run
 
 
 def stack(report):
     """Guests on the whole stack."""
-    build.modules("normal")
-    line = ["/avio/tests/vm/stack.py", guest_initrd("normal")]
+    line = ["/avio/tests/vm/stack.py", built("normal")]
     in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0"], timeout=1200)
 
 
@@ -208,8 +224,7 @@ def on_the_stack(script, qemu=lambda: ()):
     """A guest on the whole stack, told by a script of tests/vm what to do, on a machine that QEMU gets such options for."""
 
     def run(report):
-        build.modules("normal")
-        line = [f"/avio/tests/vm/{script}.py", guest_initrd("normal")]
+        line = [f"/avio/tests/vm/{script}.py", built("normal")]
         in_vm(report, script, line, "normal", memory="4G", append=["kunit.autorun=0"], timeout=1200, qemu=qemu())
 
     return run
@@ -226,17 +241,31 @@ def nvme():
 
 def debug_host(report):
     """Everything of the host's side in one VM, for a debug kernel boots slowly."""
-    build.modules("debug")
-    build.hostile()
-    lines = [*MODULE, "--", "/avio/tests/vm/stack.py", guest_initrd("normal"), "brief"]
+    built("debug")
+    lines = [*MODULE, "--", "/avio/tests/vm/stack.py", built("normal"), "brief"]
     in_vm(report, "host", lines, "debug", memory="4G", timeout=2400)
 
 
 def debug_guest(report):
     """The guest's driver under the checkers, on a normal host."""
-    build.modules("normal")
-    line = ["/avio/tests/vm/stack.py", guest_initrd("debug"), "brief"]
+    built("normal")
+    line = ["/avio/tests/vm/stack.py", built("debug"), "brief"]
     in_vm(report, "guest", line, "normal", guest_flavour="debug", memory="4G", append=["kunit.autorun=0"], timeout=1200)
+
+
+def debug_guest_luns(report):
+    """The guest's driver under the checkers while its LUNs come and go."""
+    built("normal")
+    line = ["/avio/tests/vm/storage.py", built("debug"), "brief"]
+    in_vm(report, "luns", line, "normal", guest_flavour="debug", memory="4G", append=["kunit.autorun=0"], timeout=1200)
+
+
+def machines_at_once(flavour):
+    """How many VMs run beside each other. They wait a good part of their time, for guests to boot and for time-outs; but a
+    debug kernel has its processors busy."""
+    available = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    enough = os.cpu_count() > 1 and int(available[1]) > 12 << 20
+    return 2 if flavour == "normal" and enough else 1
 
 
 def main():
@@ -251,15 +280,16 @@ def main():
     groups = {
         "normal": {
             "user": ("user space", user),
-            "module": ("module: KUnit and hostile driver", module("normal")),
-            "stack": ("whole stack", stack),
             "storage": ("LUNs that change under load", on_the_stack("storage")),
             "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds", nvme)),
+            "stack": ("whole stack", stack),
+            "module": ("module: KUnit and hostile driver", module("normal")),
             "faults": ("faults of the kernel and of devices", faults("normal")),
         },
         "debug": {
             "host": ("debug host: KUnit, hostile driver, whole stack", debug_host),
             "guest": ("debug guest on a normal host", debug_guest),
+            "luns": ("debug guest whose LUNs change under load", debug_guest_luns),
             "faults": ("faults of the kernel and of devices", faults("debug")),
         },
     }[args.flavour]
@@ -267,9 +297,17 @@ def main():
     if unknown:
         parser.error(f"--flavour {args.flavour} has the groups {', '.join(groups)}, not {', '.join(unknown)}")
     report = Report()
-    for key, (name, function) in groups.items():
-        if not args.only or key in args.only:
-            timed(report, name, function)
+    wanted = {key: group for key, group in groups.items() if not args.only or key in args.only}
+    if "user" in wanted:
+        timed(report, *wanted.pop("user"))
+    pool = ThreadPoolExecutor(machines_at_once(args.flavour))
+    try:
+        # As a list, for what went wrong in a thread comes out with its result.
+        list(pool.map(lambda group: timed(report, *group), wanted.values()))
+    except KeyboardInterrupt:
+        # The threads would wait for their VMs to end; those end with us.
+        say("interrupted")
+        os._exit(130)
     return report.close()
 
 

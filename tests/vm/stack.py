@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 from common import (
-    BIN, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
+    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
 )  # fmt: skip
+
+sys.path.insert(0, str(CHECKOUT / "scripts"))
+import host  # noqa: E402
 
 INITRD = sys.argv[1]
 BRIEF = sys.argv[2:] == ["brief"]
@@ -176,6 +179,14 @@ def away(path):
         os.rename(f"{path}.away", path)
 
 
+def accelerator():
+    """The scripts run VMs on KVM where there is a processor for it, as here, and where not by emulation."""
+    with case("stack:kvm-is-chosen-where-it-works"):
+        equal(host.accelerator()[0], "kvm", "how VMs would run here")
+        with away("/dev/kvm"):
+            equal(host.accelerator()[0], "tcg", "how VMs would run without /dev/kvm")
+
+
 def refusals(device):
     """What the VMM says when it cannot work."""
 
@@ -225,6 +236,7 @@ def main():
         reset("/dev/nullb0")
         two_guests(first, "/dev/ram0")
         many_processors("/dev/ram0")
+        accelerator()
         refusals("/dev/ram0")
     with case("stack:module-remove"):
         remove()
