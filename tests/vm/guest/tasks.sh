@@ -155,10 +155,10 @@ task_stack() {
     run_case parallel parallel "$(disk 3)"
     run_case durable durable "$(disk 1)"
     run_case edges edges "$(disk 2)"
+    [ "$(nproc)" -lt 3 ] || run_case few-queues few_queues 2
     run_case read-only read_only "$(disk 4)"
     for n in 2 3; do run_case pattern$n leave_pattern "$(disk $n)"; done
     run_case driver-reload driver_reload "$(disk 2)"
-    [ "$(nproc)" -lt 3 ] || run_case few-queues few_queues 2
     dmesg | grep -i avio
 }
 
