@@ -17,11 +17,15 @@ impl Release {
 
     /// Major, minor and patch number.
     pub const fn parts(self) -> (u32, u32, u32) {
-        (self.0 >> 20 & 0x3ff, self.0 >> 10 & 0x3ff, self.0 & 0x3ff)
+        (
+            (self.0 >> 20) & 0x3ff,
+            (self.0 >> 10) & 0x3ff,
+            self.0 & 0x3ff,
+        )
     }
 
     const fn new(major: u32, minor: u32, patch: u32) -> Self {
-        Self((major & 0x3ff) << 20 | (minor & 0x3ff) << 10 | patch & 0x3ff)
+        Self(((major & 0x3ff) << 20) | ((minor & 0x3ff) << 10) | (patch & 0x3ff))
     }
 }
 

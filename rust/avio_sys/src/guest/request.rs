@@ -231,10 +231,11 @@ impl Request {
         if !counted && self.command() != Command::Flush {
             return None;
         }
-        // SAFETY: The clock may be read in any context.
-        let now = batch
-            .now
-            .get_or_insert_with(|| unsafe { avio_bindings::ktime_get() } as u64);
+        let now = *batch.now.get_or_insert_with(|| {
+            // SAFETY: The clock may be read in any context but an NMI's.
+            let now = unsafe { avio_bindings::ktime_get() };
+            now as u64
+        });
         Some(now.saturating_sub(start))
     }
 
