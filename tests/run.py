@@ -2,8 +2,9 @@
 """The test runner: one line for each test with how long it took, then `N passed, N failed, N skipped`.
 
 Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
-test kernel), `storage` and `kinds` (LUNs that change, and what may be behind them), `faults` (the kernel and devices fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host`
-(module and stack in one VM), `guest`, `faults`."""
+test kernel), `storage` and `kinds` (LUNs that change, and what may be behind them), `faults` (the kernel and devices
+fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host` (module and stack in one VM), `guest` and `luns`
+(stack and storage with such a guest), `faults`."""
 
 import argparse
 import functools
@@ -220,12 +221,15 @@ def stack(report):
     in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0"], timeout=1200)
 
 
-def on_the_stack(script, qemu=lambda: ()):
-    """A guest on the whole stack, told by a script of tests/vm what to do, on a machine that QEMU gets such options for."""
+def on_the_stack(script, name=None, guest="normal", brief=False, qemu=lambda: ()):
+    """A guest with such a kernel on the whole stack, told by a script of tests/vm what to do, on a normal machine that QEMU
+    gets such options for."""
 
     def run(report):
-        line = [f"/avio/tests/vm/{script}.py", built("normal")]
-        in_vm(report, script, line, "normal", memory="4G", append=["kunit.autorun=0"], timeout=1200, qemu=qemu())
+        built("normal")
+        line = [f"/avio/tests/vm/{script}.py", built(guest), *(["brief"] if brief else [])]
+        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0"], "timeout": 1200, "qemu": qemu()}
+        in_vm(report, name or script, line, "normal", **options)
 
     return run
 
@@ -244,20 +248,6 @@ def debug_host(report):
     built("debug")
     lines = [*MODULE, "--", "/avio/tests/vm/stack.py", built("normal"), "brief"]
     in_vm(report, "host", lines, "debug", memory="4G", timeout=2400)
-
-
-def debug_guest(report):
-    """The guest's driver under the checkers, on a normal host."""
-    built("normal")
-    line = ["/avio/tests/vm/stack.py", built("debug"), "brief"]
-    in_vm(report, "guest", line, "normal", guest_flavour="debug", memory="4G", append=["kunit.autorun=0"], timeout=1200)
-
-
-def debug_guest_luns(report):
-    """The guest's driver under the checkers while its LUNs come and go."""
-    built("normal")
-    line = ["/avio/tests/vm/storage.py", built("debug"), "brief"]
-    in_vm(report, "luns", line, "normal", guest_flavour="debug", memory="4G", append=["kunit.autorun=0"], timeout=1200)
 
 
 def machines_at_once(flavour):
@@ -281,15 +271,15 @@ def main():
         "normal": {
             "user": ("user space", user),
             "storage": ("LUNs that change under load", on_the_stack("storage")),
-            "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds", nvme)),
+            "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds", qemu=nvme)),
             "stack": ("whole stack", stack),
             "module": ("module: KUnit and hostile driver", module("normal")),
             "faults": ("faults of the kernel and of devices", faults("normal")),
         },
         "debug": {
             "host": ("debug host: KUnit, hostile driver, whole stack", debug_host),
-            "guest": ("debug guest on a normal host", debug_guest),
-            "luns": ("debug guest whose LUNs change under load", debug_guest_luns),
+            "guest": ("debug guest on a normal host", on_the_stack("stack", "guest", "debug", brief=True)),
+            "luns": ("debug guest whose LUNs change under load", on_the_stack("storage", "luns", "debug", brief=True)),
             "faults": ("faults of the kernel and of devices", faults("debug")),
         },
     }[args.flavour]

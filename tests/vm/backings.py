@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def dm_reload(name, *table):
     )
     check(load.returncode == 0, f"dmsetup reload {name}: {load.stderr}")
     sh("dmsetup", "resume", name, "--noudevsync")
+
+
+def released(name):
+    """Wait until nobody has a device-mapper device open: the module lets go of a LUN's backing behind the call."""
+    wait_for(lambda: re.search(r"^Open count: *0$", sh("dmsetup", "info", name), re.MULTILINE), 20, f"the last user of {name} to let go of it")
+
+
+def remove_dm(name):
+    """Take a device-mapper device down when nobody has it open."""
+    released(name)
+    sh("dmsetup", "remove", name)
 
 
 @contextlib.contextmanager

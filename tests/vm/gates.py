@@ -5,7 +5,7 @@ storage.py."""
 
 import os
 
-from backings import linear, loop, null_blk, remove_null_blk
+from backings import linear, loop, null_blk, remove_dm, remove_null_blk
 from common import case, check, equal, sh, wait_for
 from machine import Machine, host_sum, requests_of
 
@@ -108,7 +108,7 @@ def while_off(initrd):
             check("gated" not in lun(guest, number)["flags"], "the gate is closed at the first start")
             told = guest.pattern_on(guest.disk_of(number))
         equal(host_sum(own), told, f"checksum on {own}")
-        sh("dmsetup", "remove", "--retry", "exchanged")
+        remove_dm("exchanged")
         behind("exchanged", "AVIO-other", other)
         kept, same = untouched(own, mib), untouched(other, mib)
         with Machine([f"path={path},lun={number}"], initrd) as guest:
@@ -120,7 +120,7 @@ def while_off(initrd):
             accept(guest, disk, other, mib)
             check("gated" not in lun(guest, number)["flags"], "the gate is still closed")
             kept("after it was exchanged")
-        sh("dmsetup", "remove", "--retry", "exchanged")
+        remove_dm("exchanged")
         remove_null_blk("own")
         remove_null_blk("others")
 
@@ -144,7 +144,7 @@ def unheard(guest, control):
         control("remove-lun", lun=19)
         equal(len(guest.do("disks").split()), 3, "number of disks before any request")
         guest.refuses(read)
-        guest.do(f"until [ ! -e /sys/block/{disk} ]; do sleep 0.1; done")
+        guest.gone(disk)
         guest.do(f"mask_changes {address} 0")
         guest.wait_disks(2)
         sh("losetup", "-d", device)

@@ -35,6 +35,10 @@ class Machine(Shell):
         """Wait until it has so many disks; their names."""
         return self.do(f"wait_disks {count}; disks").split()
 
+    def gone(self, disk):
+        """Wait until it has no such disk any more."""
+        self.do(f"until [ ! -e /sys/block/{disk} ]; do sleep 0.1; done")
+
     def pattern_on(self, disk):
         """Have a pattern written to a disk at 1 MiB; its checksum."""
         self.do(f"leave_pattern {disk}")

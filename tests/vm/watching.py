@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""In the VM: what an administrator sees and does from outside and inside while a guest runs: debugfs, polling, and task
-commands by hand. Steps of storage.py."""
+"""In the VM: what an administrator sees and sets from outside while a guest runs: debugfs, and polling. Steps of
+storage.py."""
 
-import json
+import contextlib
+import os
 import re
+from pathlib import Path
 
-from backings import dm, linear, null_blk, remove_null_blk, standing_still
 from common import BIN, COUNTERS, case, check, equal, sh, wait_for
 from machine import SOCKET
 
@@ -41,6 +42,21 @@ def debugfs(guest, control):
         equal((lun["reads"], lun["writes"]), (after["reads"], after["writes"]), "reads and writes by the control socket")
 
 
+@contextlib.contextmanager
+def apart(guest):
+    """Has the guest's processors to one side and the workers to the other, for who shares a processor does not poll."""
+    everywhere = os.sched_getaffinity(0)
+    threads = [int(path.name) for path in Path(f"/proc/{guest.process.pid}/task").iterdir()]
+    for thread in threads:
+        name = Path(f"/proc/{thread}/comm").read_text(encoding="ascii")
+        os.sched_setaffinity(thread, {1} if name.startswith("avio-stor-q") else {0})
+    try:
+        yield
+    finally:
+        for thread in threads:
+            os.sched_setaffinity(thread, everywhere)
+
+
 def polling(guest, control):
     """A worker polls if it may, and finds work so; and never if it may not."""
 
@@ -60,37 +76,9 @@ def polling(guest, control):
         equal(polls(), before, "polls, and those that found work, of workers that may not")
         equal([shown(f"queue{number}")["window_ns"] for number in range(2)], [0, 0], "how long workers poll that may not")
         window(1000000)
-        guest.do(f"beside {guest.disk_of(0)}")
-        wait_for(lambda: all(now > then for now, then in zip(polls(), before)), 60, f"polls that find work; {polls()} after {before}")
-        guest.do("end_beside")
+        with apart(guest):
+            guest.do(f"beside {guest.disk_of(0)}")
+            wait_for(lambda: all(now > then for now, then in zip(polls(), before)), 60, "polls that find work")
+            guest.do("end_beside")
         told = sum(queue["polls"] for queue in control("stats")[0]["queues"])
         check(told > before[0], f"the control socket tells of {told} polls")
-
-
-def aborted(guest, control):
-    """A request that stalls is aborted by hand: it ends as aborted when its backing lets go of it, and comes again."""
-    with case("storage:abort-of-a-stalled-request"):
-        path = dm("stalled", linear(null_blk("under-stalled", 16)))
-        control("add-lun", disk={"path": path}, lun=20)
-        guest.wait_disks(3)
-        disk = guest.disk_of(20)
-
-        def statuses():
-            return next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 20)["statuses"]
-
-        with standing_still("stalled"):
-            guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=1")
-            guest.do(f"(dd if=/tmp/data of=/dev/{disk} bs=4k oflag=direct; echo $? >/tmp/stalled) </dev/null >/dev/null 2>&1 &")
-            request = guest.do(f"until stalled {disk}; do sleep 0.1; done").strip()
-            queue, tag = request.split(":")
-            abort = f"gvsdmgr -f --json task_mgmt -D /dev/gvsd0 -q lun=/dev/{disk} -t abort -r"
-            for which, left in ((f"{queue}:{int(tag) ^ 1}", 0), (request, 1)):
-                equal(json.loads(guest.do(f"{abort} {which}"))["still_in_flight"], left, f"requests left by an abort of {which}")
-            equal(guest.do("ls /tmp/stalled 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
-        guest.do("until [ -s /tmp/stalled ]; do sleep 0.1; done; grep -qx 0 /tmp/stalled")
-        equal(statuses().get("aborted"), 1, "requests of the LUN that ended as aborted")
-        guest.do(f"dd if=/dev/{disk} of=/tmp/found bs=4k count=1 iflag=direct && cmp /tmp/data /tmp/found")
-        control("remove-lun", lun=20)
-        guest.wait_disks(2)
-        sh("dmsetup", "remove", "--retry", "stalled")
-        remove_null_blk("under-stalled")

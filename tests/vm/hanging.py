@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+"""In the VM: backings that do not answer for a while. Steps of storage.py."""
+
+import json
+
+from backings import dm, linear, null_blk, partitions, remove_dm, remove_null_blk, standing_still
+from common import case, equal, wait_for
+
+
+def aborted(guest, control):
+    """A request that stalls is aborted by hand: it ends as aborted when its backing lets go of it, and comes again."""
+    with case("storage:abort-of-a-stalled-request"):
+        path = dm("stalled", linear(null_blk("under-stalled", 16)))
+        control("add-lun", disk={"path": path}, lun=20)
+        guest.wait_disks(3)
+        disk = guest.disk_of(20)
+
+        def statuses():
+            return next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 20)["statuses"]
+
+        with standing_still("stalled"):
+            guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=1")
+            guest.do(f"(dd if=/tmp/data of=/dev/{disk} bs=4k oflag=direct; echo $? >/tmp/stalled) </dev/null >/dev/null 2>&1 &")
+            request = guest.do(f"until stalled {disk}; do sleep 0.1; done").strip()
+            queue, tag = request.split(":")
+            abort = f"gvsdmgr -f --json task_mgmt -D /dev/gvsd0 -q lun=/dev/{disk} -t abort -r"
+            for which, left in ((f"{queue}:{int(tag) ^ 1}", 0), (request, 1)):
+                equal(json.loads(guest.do(f"{abort} {which}"))["still_in_flight"], left, f"requests left by an abort of {which}")
+            equal(guest.do("ls /tmp/stalled 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
+        guest.do("until [ -s /tmp/stalled ]; do sleep 0.1; done; grep -qx 0 /tmp/stalled")
+        equal(statuses().get("aborted"), 1, "requests of the LUN that ended as aborted")
+        guest.do(f"dd if=/dev/{disk} of=/tmp/found bs=4k count=1 iflag=direct && cmp /tmp/data /tmp/found")
+        control("remove-lun", lun=20)
+        guest.wait_disks(2)
+        remove_dm("stalled")
+        remove_null_blk("under-stalled")
+
+
+def stuck(guest, control):
+    """A backing that does not answer holds up itself only; it can be taken away, and the guest goes on."""
+    with case("storage:a-stuck-backing-holds-up-no-other"):
+        null_blk("under", 16)
+        path = dm("stuck", linear("/dev/under"))
+        control("add-lun", disk={"path": path}, lun=14)
+        guest.wait_disks(3)
+        disk = guest.disk_of(14)
+        with standing_still("stuck"):
+            guest.do(f"(dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct; echo $? >/tmp/stuck) </dev/null >/dev/null 2>&1 &")
+            guest.do(f"beside {guest.disk_of(0)}; sleep 2; end_beside")
+            control.refuses("remove-lun", "guest uses", "in flight", lun=14)
+        guest.do("until [ -s /tmp/stuck ]; do sleep 0.1; done; grep -qx 0 /tmp/stuck")
+        control("remove-lun", lun=14)
+        guest.wait_disks(2)
+        remove_dm("stuck")
+        remove_null_blk("under")
+
+
+def added_while_stuck(guest, control):
+    """A LUN comes whose backing hangs: it has a disk, and others come and go meanwhile. Its partitions come when the
+    backing answers."""
+    with case("storage:a-backing-that-hangs-when-it-is-added-holds-up-no-other"):
+        partitions(null_blk("tardy", 64))
+        path, quick = dm("hung", linear("/dev/tardy")), null_blk("quick", 16)
+        with standing_still("hung"):
+            control("add-lun", disk={"path": path}, lun=21)
+            wait_for(lambda: guest.disk_of(21), 20, "the disk of the backing that hangs")
+            disk = guest.disk_of(21)
+            control("add-lun", disk={"path": quick}, lun=22)
+            wait_for(lambda: guest.disk_of(22), 20, "the disk that is added behind it")
+            other = guest.disk_of(22)
+            guest.do(f"verified {other} 16 1m")
+            control("remove-lun", lun=22)
+            guest.gone(other)
+            equal(guest.do(f"ls -d /sys/block/{disk}/{disk}* 2>/dev/null; :"), "", "partitions before the backing answers")
+        guest.do(f"until [ -b /dev/{disk}1 ] && [ -b /dev/{disk}2 ]; do sleep 0.1; done")
+        wait_for(lambda: not control("status")["adapters"][0]["luns"][-1]["in-use"], 20, "the guest to let go of it")
+        control("remove-lun", lun=21)
+        guest.gone(disk)
+        remove_dm("hung")
+        remove_null_blk("tardy")
+        remove_null_blk("quick")
