@@ -150,6 +150,8 @@ class Guest:
     def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False, kernel=GUEST_KERNEL):
         self.kernel = kernel
         cmdline = f"console=ttyS0 panic=-1 loglevel=5 kunit.autorun=0 avio_task={task} {append}".strip()
+        # As on the host itself: see inside.py.
+        cmdline += " avio_scheduler=NO_HRTICK" if "AVIO_EMULATED_SVM" in os.environ else ""
         line = self.command(disks, initrd, cmdline, cpus, memory)
         line += ["--huge-pages"] if huge else []
         line += ["--queues", queues] if queues else []
