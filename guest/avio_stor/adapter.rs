@@ -81,7 +81,7 @@ impl<'bound> Adapter<'bound> {
         let wanted = wanted.min(vectors.spread());
 
         let signals = Signals::new()?;
-        let tasks = Tasks::new(registers.clone(), features & features::TASKS != 0)?;
+        let tasks = Tasks::new(registers.clone(), features)?;
         let shared = Shared {
             device: parent.clone(),
             registers: registers.clone(),

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens on an adapter in contexts that may sleep: its LUNs are looked at, it is reset when a queue has stopped,
-//! and its queues are looked at when they have put interrupts off.
+//! What happens on an adapter in contexts that may sleep: its LUNs are looked at, and a queue that has stopped is reset,
+//! or the whole adapter if that does not help.
 
-use crate::link::{Link, HANGS};
+use crate::link::{Link, HANGS, STOP_DELAY_MS, STOP_LOOKS};
 use crate::luns::Luns;
-use crate::queue::{Cause, Door};
+use crate::queue::{Cause, Door, Queue};
 use crate::signals::Signals;
 use crate::tasks::Tasks;
 use crate::usage::Usage;
 use avio_abi::gvsd::state;
+use core::mem::replace;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::time::delay::fsleep;
 use kernel::time::{Delta, Instant, Monotonic};
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 
@@ -28,6 +30,8 @@ const CALM: Delta = Delta::from_secs(600);
 struct Resets {
     count: u32,
     last: Option<Instant<Monotonic>>,
+    /// It was said that a queue does not stop.
+    told: bool,
 }
 
 impl Resets {
@@ -81,6 +85,7 @@ impl Controller {
         let none = Resets {
             count: 0,
             last: None,
+            told: false,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -108,13 +113,61 @@ impl Controller {
             .for_each(|queue| queue.set_door(door));
     }
 
-    /// Resets the adapter, if a queue needs it, and sends again what was in flight.
+    fn ill(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.link.queues.iter().filter(|queue| queue.is_ill())
+    }
+
+    /// Resets what needs it, and sends again what was in flight.
     fn recover(&self) {
         let mut recent = self.recent.lock();
-        let failed = self.state.load(Relaxed) == state::FAILED;
-        if !failed && !self.link.queues.iter().any(|queue| queue.is_ill()) {
-            return;
+        match self.state.load(Relaxed) {
+            state::ONLINE if self.ill().next().is_none() => return,
+            state::ONLINE if self.mend_queues(&mut recent) => return,
+            _ => {}
         }
+        self.reset(&mut recent);
+    }
+
+    /// Resets the queues that need it, while the others go on; whether nothing more is called for.
+    fn mend_queues(&self, recent: &mut Resets) -> bool {
+        // As long as the device does not stop a queue, it may write to the memory of what is in flight there. Somebody
+        // may wait for our end, so that it comes after some seconds, and we come again.
+        let mut hanging = None;
+        for _ in 0..STOP_LOOKS {
+            hanging = None;
+            for queue in self.ill() {
+                if queue.needs_all() {
+                    return false;
+                }
+                queue.set_door(Door::Paused);
+                match queue.stop() {
+                    Some(0) if recent.allow() => {
+                        renew(queue, true);
+                        if !queue.start() {
+                            return false;
+                        }
+                        queue.set_door(Door::Open);
+                        self.resets.add(1, Relaxed);
+                    }
+                    Some(0) | None => return false,
+                    Some(_) => hanging = Some(queue),
+                }
+            }
+            if hanging.is_none() {
+                recent.told = false;
+                return true;
+            }
+            fsleep(Delta::from_millis(STOP_DELAY_MS));
+        }
+        if let Some(queue) = hanging.filter(|_| !replace(&mut recent.told, true)) {
+            queue.says_it_hangs();
+        }
+        self.signals.recover();
+        true
+    }
+
+    /// Resets the adapter.
+    fn reset(&self, recent: &mut Resets) {
         let tried = self.state.xchg(state::RESETTING, Relaxed) == state::RESETTING;
         self.set_doors(Door::Paused);
         // As long as the device does not stop, it may write to the memory of what is in flight, which stays so; and what
@@ -131,9 +184,7 @@ impl Controller {
         }
         let again = recent.allow();
         for queue in &self.link.queues {
-            queue.reap(Cause::Look);
-            queue.take_back(again);
-            queue.restart();
+            renew(queue, again);
         }
         if !again || self.link.start().is_err() {
             return self.fail();
@@ -154,6 +205,14 @@ impl Controller {
             "the adapter is given up; all its I/O fails\n"
         );
     }
+}
+
+/// Takes back what is in flight on a queue that the device does not serve, to send it again or to fail it, and makes the
+/// queue as new.
+fn renew(queue: &Queue, again: bool) {
+    queue.reap(Cause::Look);
+    queue.take_back(again);
+    queue.restart();
 }
 
 impl WorkItem<SCAN> for Controller {

@@ -16,9 +16,9 @@ use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 
-/// How often, and after how long each time, a device that is stopping is looked at.
-const STOP_LOOKS: u32 = 100;
-const STOP_DELAY_MS: i64 = 100;
+/// How often, and after how long each time, a device or queue that is stopping is looked at.
+pub(crate) const STOP_LOOKS: u32 = 100;
+pub(crate) const STOP_DELAY_MS: i64 = 100;
 
 /// What there is to say of a device that does not stop.
 pub(crate) const HANGS: &str =

@@ -115,7 +115,7 @@ pub(crate) struct Queue {
     reader: SpinLockIrq<Reader>,
     /// Somebody who has submitted takes completions.
     reaping: Atomic<u32>,
-    /// The device serves it no more, or has lost a request.
+    /// An [`Illness`](recovery::Illness), or zero: the device serves it no more, or has lost a request.
     ill: Atomic<u32>,
     /// What was reported already, as each message comes once.
     reported_stray: Atomic<u32>,

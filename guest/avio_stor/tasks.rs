@@ -3,6 +3,7 @@
 //! The task registers, for one user at a time (`docs/abi.md`, 6.7).
 
 use crate::registers::Registers;
+use avio_abi::features;
 use avio_abi::pci::{reg, task};
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -12,29 +13,34 @@ use kernel::sync::{Arc, Mutex};
 #[pin_data]
 pub(crate) struct Tasks {
     registers: Arc<Registers>,
-    /// The device has ABORT and LUN_RESET.
-    complete: bool,
+    /// What was agreed on with the device.
+    features: u64,
     #[pin]
     turn: Mutex<()>,
 }
 
 impl Tasks {
-    /// The task registers of a device that has all commands, or OPEN_GATE alone.
-    pub(crate) fn new(registers: Arc<Registers>, complete: bool) -> Result<Arc<Self>> {
+    /// The task registers of a device with which these features were agreed on.
+    pub(crate) fn new(registers: Arc<Registers>, features: u64) -> Result<Arc<Self>> {
         Arc::pin_init(
             try_pin_init!(Self {
                 registers,
-                complete,
+                features,
                 turn <- new_mutex!((), "avio_stor_tasks"),
             }? Error),
             GFP_KERNEL,
         )
     }
 
-    /// Gives a command; how many requests the backing still has, or none if the device knows no such command or LUN.
-    /// May sleep.
+    /// Gives a command; how many requests the backing still has, or none if the device knows no such command, LUN or
+    /// queue. May sleep.
     pub(crate) fn run(&self, kind: u32, lun: u16, queue: u32, tag: u32) -> Option<u32> {
-        if !self.complete && kind != task::OPEN_GATE {
+        let needed = match kind {
+            task::OPEN_GATE => 0,
+            task::QUEUE_STOP | task::QUEUE_START => features::QUEUE_RESET,
+            _ => features::TASKS,
+        };
+        if needed & !self.features != 0 {
             return None;
         }
         let _turn = self.turn.lock();

@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     /// How long to poll at most, in nanoseconds.
     pub(crate) poll_ns: Atomic<u32>,
     pub(crate) halt: Halt,
+    /// The guest has stopped this queue, see [`stop`](Self::stop).
+    stopped: Atomic<bool>,
     /// The worker is to look at what a call has changed.
     pub(crate) knocked: Atomic<bool>,
     pub(crate) counters: Counters,
@@ -113,6 +115,7 @@ impl Shared {
             position: Atomic::new(0),
             poll_ns: Atomic::new(poll_ns),
             halt: Halt::new(),
+            stopped: Atomic::new(false),
             knocked: Atomic::new(false),
             counters: Counters::new(),
         })
@@ -127,8 +130,23 @@ impl Shared {
         self.broken.store(reason as u32, Relaxed);
     }
 
+    /// Takes no more requests, for the guest wants it. A pass may still go on.
+    pub(crate) fn stop(&self) {
+        // Partner: `Halt::enter`. A pass sees this, or who asks for `Queue::idle` behind this sees the pass.
+        self.stopped.xchg(true, Full);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Acquire)
+    }
+
     pub(crate) fn tag(&self, tag: u16) -> Option<&Tag> {
         self.tags.get(usize::from(tag))
+    }
+
+    /// Whether the worker is to leave the ring alone.
+    pub(crate) fn halted(&self) -> bool {
+        self.halt.halted() || self.is_stopped()
     }
 
     /// How many requests of a LUN are held back.
@@ -173,7 +191,7 @@ impl Shared {
         self.features & features::COALESCE != 0
     }
 
-    /// The worker stops looking at the ring: the guest is told of what it has not been told of.
+    /// The worker may stop looking at the ring from now on: the guest is told of what it has not been told of.
     pub(crate) fn rest(&self) {
         if self.coalesces() && self.rest.begin(&*self.ring, &self.writer) {
             self.interrupt();

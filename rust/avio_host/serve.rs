@@ -49,6 +49,9 @@ impl Serve for Queue {
             reading.poll.woke(woken_ns);
         }
         self.listen(&mut reading);
+        if shared.is_stopped() {
+            return More::No;
+        }
         if shared.broken() == 0 {
             shared.counters.passes.add(1);
             let served = reading.pass(shared, &mut self.bios.batch());
@@ -219,7 +222,7 @@ impl Reading {
             return Ok(false);
         }
         shared.counters.polls.add(1);
-        while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halt.halted() {
+        while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halted() {
             if self.reader.pending(&*shared.ring)? != 0 {
                 shared.counters.polls_found.add(1);
                 return Ok(true);

@@ -231,6 +231,25 @@ impl State {
         Ok(())
     }
 
+    /// Makes a queue that has stopped anew, and lets it serve.
+    pub(crate) fn renew_queue(&mut self, number: u32) -> Result<(), Refusal> {
+        let index = number as usize;
+        let (Some(Some(queue)), Some(old), Some(memory), Some(features)) = (
+            self.queues.get(index),
+            self.running.get_mut(index),
+            &self.memory,
+            self.features,
+        ) else {
+            return Err(SetupError::TaskRange.into());
+        };
+        let fresh = start_queue(queue, memory, &self.luns, features, self.poll_ns)?;
+        self.breaks.add(old.queue.shared().broken());
+        // The old worker ends before the new one begins.
+        *old = fresh;
+        old.worker.go();
+        Ok(())
+    }
+
     pub(crate) fn set_poll(&mut self, call: &mut SetPoll) -> Result<(), Refusal> {
         self.must_not_be_stopping()?;
         if call.reserved != 0 {

@@ -32,7 +32,7 @@ impl State {
         *call = QueueStatus {
             index: call.index,
             state: match self.phase {
-                Phase::Running => pci::state::RUNNING,
+                Phase::Running if !shared.is_stopped() => pci::state::RUNNING,
                 _ if !queue.idle() => pci::state::STOPPING,
                 _ => pci::state::STOPPED,
             },

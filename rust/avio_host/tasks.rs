@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's task commands. They mark requests, which end as Aborted once the backing lets go of them; what only
-//! waits for its LUN's limits ends at once.
+//! The guest's task commands. Some mark requests, which end as Aborted once the backing lets go of them; what only
+//! waits for its LUN's limits ends at once. Others stop one queue and start it anew, while the others go on.
 
 use crate::calls::Refusal;
-use crate::state::State;
+use crate::state::{Running, State};
 use avio_abi::ioctl::{SetupError, Task};
 use avio_abi::pci::task;
 use avio_abi::stor::lun_flags;
@@ -25,19 +25,48 @@ impl State {
                 self.open_gate(call.lun)?;
                 0
             }
+            task::QUEUE_STOP => self.stop_queue(call.queue)?,
+            task::QUEUE_START => {
+                self.start_queue_again(call.queue)?;
+                0
+            }
             _ => return Err(SetupError::TaskRange.into()),
         };
         Ok(())
+    }
+
+    fn queue_that_runs(&self, number: u32) -> Result<&Running, SetupError> {
+        let running = self.running.get(number as usize);
+        running.ok_or(SetupError::TaskRange)
+    }
+
+    /// Stops a queue; how many requests it still has, a pass that goes on being one.
+    fn stop_queue(&self, number: u32) -> Result<u32, SetupError> {
+        let Running { queue, .. } = self.queue_that_runs(number)?;
+        queue.shared().stop();
+        Ok(match queue.in_flight() {
+            0 => u32::from(!queue.idle()),
+            left => left,
+        })
+    }
+
+    /// Puts a new queue in the place of one that was stopped. What the old one held back is forgotten.
+    fn start_queue_again(&mut self, number: u32) -> Result<(), Refusal> {
+        let Running { queue, .. } = self.queue_that_runs(number)?;
+        if !queue.shared().is_stopped() {
+            return Err(SetupError::Running.into());
+        }
+        if !queue.idle() {
+            return Err(SetupError::Stuck.into());
+        }
+        self.renew_queue(number)
     }
 
     /// Marks one request; how many that were.
     fn abort(&self, call: &Task) -> Result<u32, SetupError> {
         let number = |value: u32| u16::try_from(value).map_err(|_| SetupError::TaskRange);
         let (tag, lun) = (number(call.tag)?, number(call.lun)?);
-        let running = self
-            .running
-            .get(call.queue as usize)
-            .ok_or(SetupError::TaskRange)?;
+        let running = self.queue_that_runs(call.queue)?;
         if running.queue.shared().tag(tag).is_none() {
             return Err(SetupError::TaskRange);
         }

@@ -11,8 +11,17 @@ use avio_sys::guest::request::{Batch, Slow};
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 
+/// What helps a queue that is ill.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Illness {
+    /// A reset of the queue.
+    Queue = 1,
+    /// Nothing less than a reset of the adapter.
+    Adapter = 2,
+}
+
 impl Queue {
-    /// Makes it as new. The device must be stopped, and the door closed.
+    /// Makes it as new. The device must not serve it, and the door must be closed.
     pub(crate) fn restart(&self) {
         let mut reader = self.reader.lock();
         self.memory.clear();
@@ -32,7 +41,7 @@ impl Queue {
         self.writer.lock().door = door;
     }
 
-    /// Takes back what is in flight, to send it again or to fail it. The device must be stopped.
+    /// Takes back what is in flight, to send it again or to fail it. The device must not serve the queue.
     pub(crate) fn take_back(&self, again: bool) {
         let mut batch = Batch::new();
         for request in self.requests.drain() {
@@ -45,24 +54,66 @@ impl Queue {
         }
     }
 
-    /// Whether only a reset of the adapter can help.
+    /// Whether only a reset can help.
     pub(crate) fn is_ill(&self) -> bool {
         self.ill.load(Relaxed) != 0
     }
 
-    /// Whether the device serves the queue no more; then the adapter has to be reset, which mends it. Says why, the
-    /// first time.
+    /// Whether it must be one of the whole adapter.
+    pub(crate) fn needs_all(&self) -> bool {
+        self.ill.load(Relaxed) == Illness::Adapter as u32
+    }
+
+    /// Notes that a reset is needed; whether that is news. What the whole adapter needs stays so.
+    fn falls_ill(&self, illness: Illness) -> bool {
+        match illness {
+            Illness::Queue => self.ill.cmpxchg(0, illness as u32, Relaxed).is_ok(),
+            Illness::Adapter => self.ill.xchg(illness as u32, Relaxed) != illness as u32,
+        }
+    }
+
+    /// Has the device leave the queue alone. The door must be closed. How many requests it still has, or none if it does
+    /// not stop queues one by one. May sleep.
+    pub(crate) fn stop(&self) -> Option<u32> {
+        self.shared.tasks.run(task::QUEUE_STOP, 0, self.index, 0)
+    }
+
+    /// Has the device serve the queue, which must be as new, after [`stop`](Self::stop) has left no request; whether it
+    /// does. Says so. May sleep.
+    pub(crate) fn start(&self) -> bool {
+        let tasks = &self.shared.tasks;
+        let index = self.index;
+        let started = tasks.run(task::QUEUE_START, 0, index, 0).is_some();
+        if started {
+            dev_info!(
+                self.shared.device,
+                "queue {index}: was reset, and goes on\n"
+            );
+        }
+        started
+    }
+
+    /// Says that the queue has requests that a backing does not end.
+    pub(crate) fn says_it_hangs(&self) {
+        let index = self.index;
+        dev_err!(
+            self.shared.device,
+            "queue {index}: it does not stop: a backing device on the host has requests and does not end them; its I/O waits\n"
+        );
+    }
+
+    /// Whether the device serves the queue no more; then a reset mends it. Says why, the first time.
     pub(super) fn is_broken(&self) -> bool {
         let reason = self.raw().load_acquire(control::STATE);
         if reason == 0 {
             return false;
         }
-        if self.ill.xchg(1, Relaxed) == 0 {
+        if self.falls_ill(Illness::Queue) {
             let name = Broken::from_u32(reason).map_or("unknown", Broken::name);
             let index = self.index;
             dev_err!(
                 self.shared.device,
-                "queue {index}: stopped by the device, reason {reason} ({name}); resetting the adapter\n"
+                "queue {index}: stopped by the device, reason {reason} ({name}); resetting it\n"
             );
             self.shared.signals.recover();
         }
@@ -77,7 +128,7 @@ impl Queue {
         if writer.door != Door::Open || self.shared.registers.read(reg::STATE) != state::STOPPED {
             return false;
         }
-        let first = self.ill.xchg(1, Relaxed) == 0;
+        let first = self.falls_ill(Illness::Adapter);
         drop(writer);
         if first {
             let index = self.index;
@@ -89,9 +140,9 @@ impl Queue {
         true
     }
 
-    /// Has the adapter reset, as nothing less can help.
-    fn give_up(&self) {
-        self.ill.store(1, Relaxed);
+    /// Has a reset done, as nothing less can help.
+    fn give_up(&self, illness: Illness) {
+        self.falls_ill(illness);
         self.shared.signals.recover();
     }
 
@@ -113,12 +164,12 @@ impl Queue {
             self.counters.lun(disk, event, 1);
         }
         if self.shared.registers.is_gone() {
-            self.give_up();
+            self.give_up(Illness::Adapter);
         } else if times >= 3 && left == Some(0) && self.requests.contains(tag) {
-            self.give_up();
+            self.give_up(Illness::Queue);
             dev_err!(
                 device,
-                "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the adapter\n"
+                "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the queue\n"
             );
         } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
             let done = if kind == task::ABORT {

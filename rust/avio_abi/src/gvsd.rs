@@ -66,7 +66,7 @@ wire_struct! {
         pub present: u32,
         /// Most bytes in one request.
         pub max_bytes: u32,
-        /// How often the adapter was reset because a queue had stopped.
+        /// How often the adapter, or a queue of it, was reset because a queue had stopped or lost a request.
         pub resets: u32,
         /// Where it is on its bus, filled with zeroes.
         pub path: [u8; 32],

@@ -251,7 +251,7 @@ wire_struct! {
         pub kind: u32,
         /// Which LUN.
         pub lun: u32,
-        /// For an ABORT, which queue.
+        /// Which queue; of a LUN_RESET and an OPEN_GATE, zero.
         pub queue: u32,
         /// For an ABORT, which tag.
         pub tag: u32,

@@ -70,6 +70,9 @@ pub mod features {
     pub const TASKS: u64 = 1 << 5;
     /// Interrupt positions ahead of what is in flight: the device interrupts before it rests.
     pub const COALESCE: u64 = 1 << 6;
+    /// The tasks that stop and start one queue.
+    pub const QUEUE_RESET: u64 = 1 << 7;
     /// All that this version defines.
-    pub const ALL: u64 = FLUSH | FUA | SEGMENT_LIST | RANGES | EVENTS | TASKS | COALESCE;
+    pub const ALL: u64 =
+        FLUSH | FUA | SEGMENT_LIST | RANGES | EVENTS | TASKS | COALESCE | QUEUE_RESET;
 }

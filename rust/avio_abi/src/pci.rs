@@ -130,7 +130,11 @@ pub mod task {
     pub const LUN_RESET: u32 = 2;
     /// The guest knows that the LUN's backing was replaced.
     pub const OPEN_GATE: u32 = 3;
-    /// Value of [`reg::TASK_RESULT`](super::reg::TASK_RESULT): no such command or LUN.
+    /// The queue is served no more. None of its requests is left when the device is done with its memory and theirs.
+    pub const QUEUE_STOP: u32 = 4;
+    /// A queue that was stopped, and has no request left, is served as a new one; its memory must be zero.
+    pub const QUEUE_START: u32 = 5;
+    /// Value of [`reg::TASK_RESULT`](super::reg::TASK_RESULT): no such command, LUN or queue, or not now.
     pub const REFUSED: u32 = u32::MAX;
 }
 

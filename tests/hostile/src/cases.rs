@@ -22,6 +22,7 @@ mod legal_segments;
 mod limits;
 mod moving_luns;
 mod pins;
+mod queue_reset;
 mod ranges;
 mod requests;
 mod ring_setup;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Test> {
         moving_luns::TESTS,
         gate::TESTS,
         tasks::TESTS,
+        queue_reset::TESTS,
         limits::TESTS,
         floods::TESTS,
         crowd::TESTS,

@@ -249,13 +249,15 @@ find_queue() {
     doorbell=$((bar + 0x1000 + $2 * 4))
     vector=$((bar + 0x2000 + ($2 + 1) * 16 + 12))
 }
+# How often the whole adapter was reset.
+adapter_resets() { dmesg | grep -c 'the adapter was reset' || :; }
 # Writes a tail into its control block that cannot be.
 scribble() { devmem $control 32 0x40000000; devmem $doorbell 32 0; }
 
-# A queue whose ring is scribbled on, and which the device then stops, is mended by a reset of the adapter; I/O that is
+# A queue whose ring is scribbled on, and which the device then stops, is mended by a reset of that queue; I/O that is
 # under way comes through.
 mended() {
-    before=$(told get_info Resets)
+    before=$(told get_info Resets) others=$(adapter_resets)
     find_queue "$(told get_info 'Hardware Path')" 0
     verified $1 16 4m & load=$!
     # The driver soon writes the right tail again: try until the device has seen the wrong one.
@@ -266,6 +268,7 @@ mended() {
     done
     wait $load
     [ "$(told get_info Resets)" -gt "$before" ]
+    expect "$(adapter_resets)" "$others" "resets of the whole adapter"
     expect "$(told get_info State)" ONLINE "the adapter's state"
 }
 
@@ -290,10 +293,10 @@ reset_by_others() {
 }
 
 # A request that the device has answered, and whose completion the driver never sees: its interrupt is held back until the
-# entry looks as before. At the third time-out the device says that it has no such request; the adapter is reset, and the
+# entry looks as before. At the third time-out the device says that it has no such request; the queue is reset, and the
 # request sent again.
 lost_request() {
-    before=$(told get_info Resets)
+    before=$(told get_info Resets) others=$(adapter_resets)
     queue=$(grep -lx 0 /sys/block/$1/mq/*/cpu_list | cut -d/ -f6)
     find_queue "$(told get_info 'Hardware Path')" "$queue"
     kept=$(cat /sys/block/$1/queue/io_timeout)
@@ -309,9 +312,10 @@ lost_request() {
     wait $lost
     cmp /tmp/there /tmp/found
     echo "$kept" >/sys/block/$1/queue/io_timeout
-    expect "$(told get_info Resets)" $((before + 1)) "resets of the adapter"
+    expect "$(told get_info Resets)" $((before + 1)) "resets"
+    expect "$(adapter_resets)" "$others" "resets of the whole adapter"
     expect "$(told get_info State)" ONLINE "the adapter's state"
-    dmesg | grep -q 'any more and never answered it; resetting the adapter'
+    dmesg | grep -q 'any more and never answered it; resetting the queue'
 }
 
 # An open node outlives its device; the module stays until it is closed.

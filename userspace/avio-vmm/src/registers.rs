@@ -13,7 +13,7 @@ use avio_abi::ioctl::SetupError;
 use avio_abi::pci::{command, reg, state, task, MAGIC};
 use avio_abi::release::Release;
 use avio_abi::stor::{lun_flags, LunInfo};
-use avio_abi::{features, MAX_LUNS};
+use avio_abi::MAX_LUNS;
 
 use luns::{InUse, Luns};
 pub use setup::Queue;
@@ -230,8 +230,9 @@ impl<B: Backend> Registers<B> {
     }
 
     fn task(&mut self, kind: u32) {
-        let allowed = kind == task::OPEN_GATE || self.setup.driver().1 & features::TASKS != 0;
-        let task = self.tasks.command(kind).filter(|_| allowed);
+        let (_, agreed, _) = self.setup.driver();
+        let allowed = |task: &Task| task.feature() & !agreed == 0;
+        let task = self.tasks.command(kind).filter(allowed);
         let result = task.and_then(|task| self.backend.task(task));
         self.tasks.set_result(result.unwrap_or(task::REFUSED));
         if let (Some(Task::OpenGate { lun }), Some(_)) = (task, result) {

@@ -118,7 +118,7 @@ fn race(env: &Env) -> Result<Outcome> {
 fn not_there(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::simple(env)?;
     let adapter = &guest.adapter;
-    for kind in [0, 4, u32::MAX] {
+    for kind in [0, 6, u32::MAX] {
         let what = format!("task {kind}");
         refused(&what, adapter.task(kind, 0, (0, 0)), SetupError::TaskRange)?;
     }

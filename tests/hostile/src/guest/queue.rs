@@ -118,6 +118,15 @@ impl Queue {
         })
     }
 
+    /// Fresh rings in the same place.
+    pub fn renew(&mut self) {
+        let view = &self.view;
+        let place = offset(view.submissions);
+        view.mapping.write(place, &vec![0; QUEUE_BYTES as usize]);
+        self.submit = SubmissionWriter::new(view.size);
+        self.collect = CompletionReader::new(view.size);
+    }
+
     /// The argument of SET_QUEUE.
     pub fn description(&self) -> SetQueue {
         SetQueue {

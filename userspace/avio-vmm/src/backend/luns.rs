@@ -101,6 +101,8 @@ impl Stor {
             Task::Abort { lun, queue, tag } => (task::ABORT, lun, queue, tag),
             Task::LunReset { lun } => (task::LUN_RESET, lun, 0, 0),
             Task::OpenGate { lun } => (task::OPEN_GATE, lun, 0, 0),
+            Task::QueueStop { queue } => (task::QUEUE_STOP, 0, queue, 0),
+            Task::QueueStart { queue } => (task::QUEUE_START, 0, queue, 0),
         };
         let mut arg = ioctl::Task {
             kind,

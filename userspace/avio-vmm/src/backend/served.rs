@@ -108,7 +108,7 @@ impl Backend for Served {
         match task {
             Task::LunReset { lun } => self.resets.ask(lun),
             Task::OpenGate { .. } => self.events.notice.raise(),
-            Task::Abort { .. } => {}
+            Task::Abort { .. } | Task::QueueStop { .. } | Task::QueueStart { .. } => {}
         }
         Some(result)
     }

@@ -2,6 +2,7 @@
 
 //! The task registers: which task, for which LUN and request, and what it left.
 
+use avio_abi::features;
 use avio_abi::pci::{reg, task};
 
 /// A task command of the guest.
@@ -26,6 +27,27 @@ pub enum Task {
         /// Which.
         lun: u32,
     },
+    /// Serve a queue no more.
+    QueueStop {
+        /// Which.
+        queue: u32,
+    },
+    /// Serve it anew.
+    QueueStart {
+        /// Which.
+        queue: u32,
+    },
+}
+
+impl Task {
+    /// The feature that the driver must have asked for, if any.
+    pub fn feature(self) -> u64 {
+        match self {
+            Self::Abort { .. } | Self::LunReset { .. } => features::TASKS,
+            Self::OpenGate { .. } => 0,
+            Self::QueueStop { .. } | Self::QueueStart { .. } => features::QUEUE_RESET,
+        }
+    }
 }
 
 /// The registers.
@@ -58,15 +80,17 @@ impl Tasks {
 
     /// What a write of `kind` to TASK asks for.
     pub fn command(&self, kind: u32) -> Option<Task> {
-        let lun = self.lun;
+        let (lun, queue) = (self.lun, self.request >> 16);
         match kind {
             task::ABORT => Some(Task::Abort {
                 lun,
-                queue: self.request >> 16,
+                queue,
                 tag: self.request & 0xffff,
             }),
             task::LUN_RESET => Some(Task::LunReset { lun }),
             task::OPEN_GATE => Some(Task::OpenGate { lun }),
+            task::QUEUE_STOP => Some(Task::QueueStop { queue }),
+            task::QUEUE_START => Some(Task::QueueStart { queue }),
             _ => None,
         }
     }

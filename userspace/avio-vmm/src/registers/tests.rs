@@ -32,7 +32,11 @@ impl Backend for Recorder {
         self.tasks.push(task);
         let known = matches!(
             task,
-            Task::Abort { lun: 1, .. } | Task::LunReset { lun: 1 } | Task::OpenGate { lun: 1 }
+            Task::Abort { lun: 1, .. }
+                | Task::LunReset { lun: 1 }
+                | Task::OpenGate { lun: 1 }
+                | Task::QueueStop { queue: 2 }
+                | Task::QueueStart { queue: 2 }
         );
         known.then_some(3)
     }
@@ -299,6 +303,20 @@ fn tasks_reach_the_backend_if_they_were_negotiated() {
     };
     let resets = [1, 2].map(|lun| Task::LunReset { lun });
     assert_eq!(registers.backend.tasks, [abort, resets[0], resets[1]]);
+}
+
+#[test]
+fn a_queue_is_stopped_and_started_if_that_was_negotiated() {
+    let mut registers = ready();
+    registers.write(reg::DRIVER_FEATURES, features::TASKS as u32);
+    assert_eq!(task(&mut registers, 1, task::QUEUE_STOP), task::REFUSED);
+    registers.write(reg::DRIVER_FEATURES, features::QUEUE_RESET as u32);
+    assert_eq!(task(&mut registers, 7, task::QUEUE_STOP), 3);
+    assert_eq!(task(&mut registers, 7, task::QUEUE_START), 3);
+    assert_eq!(task(&mut registers, 1, task::ABORT), task::REFUSED);
+    let queue = 2;
+    let both = [Task::QueueStop { queue }, Task::QueueStart { queue }];
+    assert_eq!(registers.backend.tasks, both);
 }
 
 #[test]
