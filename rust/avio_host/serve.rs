@@ -217,11 +217,13 @@ impl Reading {
             return self.step_aside(shared);
         }
         let mut now = now_ns();
-        let end = self.poll.ran_dry(now).min(self.held.due());
+        let end = self.poll.ran_dry(now, self.reader.position());
+        let end = end.min(self.held.due());
         if now >= end {
             return Ok(false);
         }
         shared.counters.polls.add(1);
+        let mut tell = Some(now.saturating_add(self.poll.patience().into()));
         while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halted() {
             if self.reader.pending(&*shared.ring)? != 0 {
                 shared.counters.polls_found.add(1);
@@ -229,6 +231,10 @@ impl Reading {
             }
             relax();
             now = now_ns();
+            if tell.is_some_and(|time| now >= time) {
+                tell = None;
+                shared.rest();
+            }
         }
         Ok(false)
     }

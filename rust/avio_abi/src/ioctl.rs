@@ -278,7 +278,7 @@ wire_struct! {
 }
 
 /// Most that [`SetPoll::window_ns`] can be.
-pub const MAX_POLL_NS: u32 = 1_000_000;
+pub const MAX_POLL_NS: u32 = 10_000_000;
 
 wire_struct! {
     /// Argument of [`SET_FEATURES`].

@@ -9,27 +9,21 @@
 //! off, we do not try again for a while, longer each time that it fails. So a user of one request at a time is hardly ever
 //! kept waiting.
 
+use crate::hold::Hold;
+
 /// Most places that an interrupt is put off by.
 const MOST: u32 = 32;
 
 /// Places from which on many requests are surely in flight, so that trying is worth while again.
 const DEEP: u32 = 4;
 
-/// Interrupts after which more is tried again, at first.
-const FIRST_HOLD: u32 = 8;
-
-/// The same, at most.
-const LAST_HOLD: u32 = 4096;
-
 /// The policy of one queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Coalescer {
     enabled: bool,
     ahead: u32,
-    /// Interrupts until more is tried.
-    hold: u32,
-    /// What `hold` is to be the next time.
-    next_hold: u32,
+    /// Which interrupts are an occasion to try more.
+    hold: Hold,
 }
 
 impl Coalescer {
@@ -38,8 +32,7 @@ impl Coalescer {
         Self {
             enabled,
             ahead: 0,
-            hold: 0,
-            next_hold: FIRST_HOLD,
+            hold: Hold::new(),
         }
     }
 
@@ -61,18 +54,15 @@ impl Coalescer {
                 self.ahead / 2
             };
             if self.ahead == 0 {
-                self.hold = self.next_hold;
-                self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
+                self.hold.in_vain();
             }
         } else if idle {
             self.ahead = self.ahead.saturating_sub(self.ahead.div_ceil(4));
-        } else if self.hold != 0 {
-            self.hold = self.hold.saturating_sub(1);
-        } else {
+        } else if self.hold.is_over() {
             let more = (self.ahead / 2).saturating_add(1);
             self.ahead = self.ahead.saturating_add(more).min(MOST);
             if self.ahead >= DEEP {
-                self.next_hold = FIRST_HOLD;
+                self.hold.paid();
             }
         }
     }

@@ -14,6 +14,7 @@
 //! - [`limits`]: how fast a LUN may be used.
 //! - [`poll`]: how long a worker looks for work before it sleeps.
 //! - [`coalesce`]: when a driver asks for its next interrupt.
+//! - [`hold`]: when to try again what did not pay.
 //! - [`latency`]: how long requests take, in classes.
 
 #![cfg_attr(not(any(test, avio_kernel)), no_std)]
@@ -22,6 +23,7 @@
 
 pub mod coalesce;
 pub mod cut;
+pub mod hold;
 pub mod latency;
 pub mod limits;
 pub mod memory;

@@ -5,12 +5,18 @@
 //! A worker that polls spares the guest a doorbell, which is a VM exit, and itself a wake-up; but it burns a processor.
 //! So the window grows when work came so soon that a longer window would have caught it, and shrinks to nothing when
 //! it did not come in time. How long is too long depends on what is spared: where a wake-up takes long, a VM exit does
-//! too, and the guest between two requests. So the limit follows what wake-ups take on this machine. Times are
-//! nanoseconds of any clock that does not go back.
+//! too, and the guest between two requests. So the limit follows what wake-ups take on this machine; and it is the longer the
+//! more requests have lately come at once when any came, as who sends many would pay with each of them for what one that
+//! comes too late sets off. Times are nanoseconds of any clock that does not go back.
+//!
+//! A guest that has to ring, and to be interrupted, comes later than one that is polled for: after a sleep work may come
+//! too late for any window only because of the sleep. So the longest window is tried now and then all the same.
 //!
 //! A worker that shares its processor must not poll. But if it is the guest that waits for the processor, then to let it
 //! run before falling asleep spares the doorbell and the wake-up as well, for each request that comes meanwhile. If that
 //! turns out to take too long for what it brings, or brings nothing, it is not tried again for a while, longer each time.
+
+use crate::hold::Hold;
 
 /// The first window.
 const FIRST_NS: u32 = 10_000;
@@ -18,17 +24,21 @@ const FIRST_NS: u32 = 10_000;
 /// The limit in wake-ups: the doorbell and the interrupt that polling spares cost some each, and the guest takes its time.
 const WAKE_UPS: u32 = 12;
 
+/// After how many wake-ups of polling a guest that sends nothing seems to wait for an interrupt.
+const PATIENCE: u32 = 2;
+
 /// The least limit, unless the caller wants less: where wake-ups are quick a guest needs some time too.
 const LEAST_NS: u32 = 50_000;
 
-/// Sleeps before stepping aside is tried again after it was in vain, at first.
-const FIRST_HOLD: u32 = 8;
-
-/// The same, at most.
-const LAST_HOLD: u32 = 4096;
-
-/// For how many requests stepping aside may take longer than polling ever may: the first of them waits all that time.
+/// For how many requests at once polling, or stepping aside, may take so many times longer than for one: the first of them
+/// may wait all that time.
 const BATCH: u32 = 8;
+
+/// What stepping aside may take in any case, if the requests that it brings are worth it.
+const ASIDE_NS: u32 = 1_000_000;
+
+/// The average of batches forgets one eighth with each, and is kept in eighths.
+const EIGHTHS: u32 = 8;
 
 /// The polling policy of one worker.
 ///
@@ -42,10 +52,16 @@ pub struct Poll {
     window: u32,
     /// Since when there is no work.
     dry_since: Option<u64>,
-    /// Sleeps until stepping aside is tried.
-    hold: u32,
-    /// What `hold` is to be the next time.
-    next_hold: u32,
+    /// How many requests were taken by then, modulo 2³².
+    taken: u32,
+    /// How many requests come at once: an average of the last times, in eighths of one.
+    batch: u32,
+    /// Which sleeps are an occasion to try the longest window.
+    trial: Hold,
+    /// How many more polls found work than did not, since the window was nothing.
+    found: i32,
+    /// Which sleeps are an occasion to step aside.
+    aside: Hold,
 }
 
 impl Poll {
@@ -56,8 +72,11 @@ impl Poll {
             wake_up: 0,
             window: 0,
             dry_since: None,
-            hold: 0,
-            next_hold: FIRST_HOLD,
+            taken: 0,
+            batch: EIGHTHS,
+            trial: Hold::new(),
+            found: 0,
+            aside: Hold::new(),
         }
     }
 
@@ -89,33 +108,37 @@ impl Poll {
         self.window
     }
 
-    /// The longest window that is worth while.
-    fn limit(&self) -> u32 {
+    /// How long to poll before the guest is told of what it has not been told of: if it did anything, it would have come.
+    pub const fn patience(&self) -> u32 {
+        self.wake_up.saturating_mul(PATIENCE)
+    }
+
+    /// What polling may take for one request.
+    fn price(&self) -> u32 {
         let worth = self.wake_up.saturating_mul(WAKE_UPS);
         worth.max(LEAST_NS).min(self.most)
     }
 
+    /// The longest window that is worth while.
+    fn limit(&self) -> u32 {
+        let requests = (self.batch / EIGHTHS).max(1);
+        self.price().saturating_mul(requests).min(self.most)
+    }
+
     /// Before a sleep, on a processor that others want: whether to step aside and look once more.
-    pub fn may_step_aside(&mut self) -> bool {
-        match self.hold.checked_sub(1) {
-            Some(hold) => {
-                self.hold = hold;
-                false
-            }
-            None => true,
-        }
+    pub const fn may_step_aside(&mut self) -> bool {
+        self.aside.is_over()
     }
 
     /// Stepping aside took so long, and brought so many requests.
     pub fn stepped_aside(&mut self, ns: u64, found: u32) {
-        let limit = self.limit();
-        let most = self.most.max(limit.saturating_mul(BATCH));
-        let worth = limit.saturating_mul(found).min(most);
+        let price = self.price();
+        let most = self.most.min(ASIDE_NS).max(price.saturating_mul(BATCH));
+        let worth = price.saturating_mul(found).min(most);
         if found != 0 && ns <= u64::from(worth) {
-            self.next_hold = FIRST_HOLD;
+            self.aside.paid();
         } else {
-            self.hold = self.next_hold;
-            self.next_hold = self.next_hold.saturating_mul(2).min(LAST_HOLD);
+            self.aside.in_vain();
         }
     }
 
@@ -129,9 +152,20 @@ impl Poll {
         self.dry_since.is_some()
     }
 
-    /// There is no more work: the time until which to poll, which is `now` if not at all.
-    pub fn ran_dry(&mut self, now: u64) -> u64 {
+    /// There is no more work after so many requests, modulo 2³², that were ever taken: the time until which to poll, which
+    /// is `now` if not at all.
+    pub fn ran_dry(&mut self, now: u64, taken: u32) -> u64 {
         self.dry_since = Some(now);
+        let batch = taken.wrapping_sub(self.taken).min(BATCH);
+        self.taken = taken;
+        if batch != 0 {
+            let forgotten = self.batch / EIGHTHS;
+            self.batch = self.batch.saturating_sub(forgotten).saturating_add(batch);
+        }
+        if self.window == 0 && self.trial.is_over() {
+            // INVARIANT: The limit is not longer than `most`.
+            self.window = self.limit();
+        }
         now.saturating_add(u64::from(self.window))
     }
 
@@ -143,14 +177,32 @@ impl Poll {
         let dry = now.saturating_sub(since);
         let limit = self.limit();
         if dry > u64::from(limit) {
-            self.window /= 2;
-            if self.window < FIRST_NS {
-                self.window = 0;
+            self.shrink();
+        } else {
+            self.found = self.found.saturating_add(1);
+            if dry > u64::from(self.window) {
+                // INVARIANT: The limit is not longer than `most`.
+                self.window = self.window.saturating_mul(2).max(FIRST_NS).min(limit);
             }
-        } else if dry > u64::from(self.window) {
-            // INVARIANT: The limit is not longer than `most`.
-            self.window = self.window.saturating_mul(2).max(FIRST_NS).min(limit);
         }
+    }
+
+    /// Work came too late for any window.
+    fn shrink(&mut self) {
+        if self.window == 0 {
+            return;
+        }
+        self.found = self.found.saturating_sub(1);
+        self.window /= 2;
+        if self.window >= FIRST_NS {
+            return;
+        }
+        self.window = 0;
+        if self.found > 0 {
+            self.trial.paid();
+        }
+        self.trial.in_vain();
+        self.found = 0;
     }
 }
 
@@ -161,16 +213,23 @@ mod tests {
 
     /// Runs dry at `at` and gets work after `dry`; the window with which it polled.
     fn round(poll: &mut Poll, at: u64, dry: u64) -> u64 {
-        let window = poll.ran_dry(at) - at;
+        let window = poll.ran_dry(at, poll.taken.wrapping_add(1)) - at;
         assert!(poll.dry());
         poll.work_came(at + dry);
         assert!(!poll.dry());
         window
     }
 
+    /// A policy that has just found that the longest window is in vain.
+    fn tried(most: u32) -> Poll {
+        let mut poll = Poll::new(most);
+        while round(&mut poll, 0, u64::MAX) != 0 {}
+        poll
+    }
+
     #[test]
     fn the_window_grows_while_work_comes_soon_and_is_bounded() {
-        let mut poll = Poll::new(50_000);
+        let mut poll = tried(50_000);
         assert_eq!(round(&mut poll, 0, 40_000), 0);
         assert_eq!(round(&mut poll, 0, 40_000), 10_000);
         assert_eq!(round(&mut poll, 0, 40_000), 20_000);
@@ -200,11 +259,29 @@ mod tests {
     }
 
     #[test]
-    fn slow_wake_ups_make_longer_windows() {
+    fn the_limit_follows_how_many_requests_come_at_once() {
         let mut poll = Poll::new(1_000_000);
-        for _ in 0..10 {
-            round(&mut poll, 0, 300_000);
-        }
+        let mut taken = 0u32.wrapping_sub(100);
+        let mut dry = |poll: &mut Poll, batch: u32| {
+            for _ in 0..50 {
+                taken = taken.wrapping_add(batch);
+                poll.ran_dry(0, taken);
+            }
+            poll.limit()
+        };
+        assert_eq!(dry(&mut poll, 1), LEAST_NS);
+        assert_eq!(dry(&mut poll, 0), LEAST_NS);
+        assert_eq!(dry(&mut poll, 4), 4 * LEAST_NS);
+        assert_eq!(dry(&mut poll, 0), 4 * LEAST_NS);
+        assert_eq!(dry(&mut poll, 1_000_000), BATCH * LEAST_NS);
+        poll.woke(40_000);
+        assert_eq!(poll.limit(), 1_000_000);
+        assert_eq!(dry(&mut poll, 1), WAKE_UPS * 40_000);
+    }
+
+    #[test]
+    fn slow_wake_ups_make_longer_windows() {
+        let mut poll = tried(1_000_000);
         assert_eq!(round(&mut poll, 0, 300_000), 0);
         poll.woke(40_000);
         for _ in 0..10 {
@@ -215,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_window_that_suffices_stays() {
-        let mut poll = Poll::new(50_000);
+        let mut poll = tried(50_000);
         round(&mut poll, 0, 9_000);
         for _ in 0..5 {
             assert_eq!(round(&mut poll, 0, 9_000), 10_000);
@@ -232,6 +309,32 @@ mod tests {
         assert_eq!(round(&mut poll, 0, 1_000_000), 25_000);
         assert_eq!(round(&mut poll, 0, 1_000_000), 12_500);
         assert_eq!(round(&mut poll, 0, 1_000_000), 0);
+    }
+
+    /// A guest that sends its next request after 20 µs if it is polled for, and else pays for ringing and for an interrupt
+    /// first, more than polling may ever take.
+    #[test]
+    fn a_guest_that_is_late_because_it_is_not_polled_for_is_found_out() {
+        for (most, rounds) in [(50_000, 20), (1_000_000, 20)] {
+            let mut poll = tried(most);
+            let mut rest = 0;
+            for number in 0..1000 {
+                let window = poll.ran_dry(0, number);
+                let late = if window < 20_000 { 2_000_000 } else { 20_000 };
+                poll.work_came(late);
+                if number >= rounds {
+                    rest += u32::from(window < 20_000);
+                }
+            }
+            assert_eq!(rest, 0);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_is_late_in_any_case_is_hardly_ever_polled_for() {
+        let mut poll = Poll::new(50_000);
+        let polled: u64 = (0..100_000).map(|_| round(&mut poll, 0, 60_000)).sum();
+        assert!(polled < 50 * 100_000);
     }
 
     #[test]
@@ -289,11 +392,12 @@ mod tests {
     fn zero_is_never_to_poll() {
         let mut poll = Poll::new(0);
         assert!(!poll.on());
-        assert_eq!(round(&mut poll, 7, 0), 0);
-        assert_eq!(round(&mut poll, 7, 1), 0);
+        for _ in 0..100 {
+            assert_eq!(round(&mut poll, 7, 0), 0);
+            assert_eq!(round(&mut poll, 7, 1), 0);
+        }
         poll.set_most(50_000);
-        round(&mut poll, 7, 1);
-        assert_eq!(round(&mut poll, 7, 1), 10_000);
+        assert_eq!(round(&mut poll, 7, 1), 50_000);
         poll.set_most(1_000);
         assert_eq!(round(&mut poll, 7, 1), 1_000);
         poll.set_most(0);
@@ -305,7 +409,7 @@ mod tests {
         let mut poll = Poll::new(u32::MAX);
         for (at, came) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
             for _ in 0..40 {
-                poll.ran_dry(at);
+                poll.ran_dry(at, u32::MAX);
                 poll.work_came(came);
             }
         }

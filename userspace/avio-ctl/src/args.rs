@@ -96,7 +96,7 @@ pub enum Command {
     },
     /// Set how long the host's workers may poll for requests before they sleep
     SetPoll {
-        /// In nanoseconds, at most 1000000; 0 is never
+        /// In nanoseconds, at most 10000000; 0 is never
         window_ns: u32,
         #[command(flatten)]
         adapter: Adapter,

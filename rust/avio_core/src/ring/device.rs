@@ -201,7 +201,8 @@ impl CompletionWriter {
     }
 }
 
-/// Whether the device rests: whether nobody polls the submission ring. Sections 5.5 and 5.6 of the specification.
+/// Whether the device rests: whether nobody may count on it that the submission ring is polled. Sections 5.5 and 5.6 of the
+/// specification.
 pub struct Rest(AtomicU32);
 
 impl Rest {
@@ -221,7 +222,7 @@ impl Rest {
         self.0.store_release(0);
     }
 
-    /// The worker stops looking; `true` if it must interrupt the driver first.
+    /// The worker may stop looking from now on; `true` if it must interrupt the driver first.
     pub fn begin<M: QueueMemory>(&self, memory: &M, writer: &CompletionWriter) -> bool {
         self.0.store_release(1);
         // Pairs with the barrier in `CompletionWriter::post`: either we see its completion, or it that we rest.

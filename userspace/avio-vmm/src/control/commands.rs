@@ -334,8 +334,8 @@ mod tests {
                 "adapter a has no LUN 3",
             ),
             (
-                r#"{"execute": "set-poll", "arguments": {"hba": "a", "window-ns": 1000001}}"#,
-                "at most 1000000",
+                r#"{"execute": "set-poll", "arguments": {"hba": "a", "window-ns": 10000001}}"#,
+                "at most 10000000",
             ),
         ];
         for (line, words) in cases {
