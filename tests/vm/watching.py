@@ -75,10 +75,12 @@ def polling(guest, control):
         guest.do(read)
         equal(polls(), before, "polls, and those that found work, of workers that may not")
         equal([shown(f"queue{number}")["window_ns"] for number in range(2)], [0, 0], "how long workers poll that may not")
-        window(1000000)
+        window(10000000)
         with apart(guest):
-            guest.do(f"beside {guest.disk_of(0)}")
+            # Deep, for the window is the longer the more requests come at once.
+            fio = f"fio --name=deep --filename=/dev/{guest.disk_of(0)} --rw=randread --bs=4k --size=8m --iodepth=32 --direct=1"
+            guest.do(f"{fio} --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/deep 2>&1 & echo $! >/tmp/deep.pid")
             wait_for(lambda: all(now > then for now, then in zip(polls(), before)), 60, "polls that find work")
-            guest.do("end_beside")
+            guest.do("kill $(cat /tmp/deep.pid); while pidof fio; do sleep 0.1; done")
         told = sum(queue["polls"] for queue in control("stats")[0]["queues"])
         check(told > before[0], f"the control socket tells of {told} polls")

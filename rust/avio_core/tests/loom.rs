@@ -281,16 +281,15 @@ fn abi_5_4_without_the_full_barrier_an_interrupt_is_lost_when_coalescing() {
     interrupt(Flaw::NoBarrier, true);
 }
 
-/// A request ends in a context of its own while the worker goes to rest and the driver, which has asked for an
-/// interrupt much later, goes to sleep.
-fn rest(flaw: Flaw) {
+/// A request ends in a context of its own while the worker goes to rest, so many times, and the driver, which has asked for
+/// an interrupt much later, goes to sleep.
+fn rest(flaw: Flaw, times: u32) {
     explore(4, move || {
         let size = size(2);
         let memory = Arc::new(Memory::new(size, flaw));
         let (call, wake) = (Event::new(), Event::new());
         let writer = Arc::new(CompletionWriter::new(size));
         let rest = Arc::new(Rest::new());
-        rest.end();
         let completer = {
             let (memory, call, wake) = (memory.clone(), call.clone(), wake.clone());
             let (writer, rest) = (writer.clone(), rest.clone());
@@ -310,8 +309,11 @@ fn rest(flaw: Flaw) {
         let worker = {
             let (memory, call, writer) = (memory.clone(), call.clone(), writer.clone());
             thread::spawn(move || {
-                if rest.begin(&*memory, &writer) {
-                    call.signal();
+                for _ in 0..times {
+                    rest.end();
+                    if rest.begin(&*memory, &writer) {
+                        call.signal();
+                    }
                 }
             })
         };
@@ -332,13 +334,18 @@ fn rest(flaw: Flaw) {
 
 #[test]
 fn abi_5_6_no_completion_is_left_when_the_device_rests() {
-    rest(Flaw::None);
+    rest(Flaw::None, 1);
+}
+
+#[test]
+fn abi_5_6_nor_when_it_has_rested_while_it_polled() {
+    rest(Flaw::None, 2);
 }
 
 #[test]
 #[should_panic(expected = "the driver sleeps on a completion")]
 fn abi_5_6_without_the_full_barrier_a_completion_is_left() {
-    rest(Flaw::NoBarrier);
+    rest(Flaw::NoBarrier, 1);
 }
 
 /// Two requests end in contexts of their own, so that their entries become visible in any order, while the worker goes
