@@ -3,6 +3,7 @@
 //! The register window against a backend that writes down what it is told.
 
 use super::*;
+use avio_abi::features;
 use avio_abi::pci::queue;
 
 #[derive(Default)]
