@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench_counters import doorbell_probe, per_io, sample, sectors
 from bench_ways import WAYS
-from common import Failure, modprobe, wait_for
+from common import Failure, host_a_guest, modprobe, wait_for
 
 BARE = "bare host"
 MANY_LUNS = 128
@@ -164,6 +164,7 @@ def main():
     initrd, selection, seconds, *ways = sys.argv[1:]
     boots = plan(selection, ways or [BARE, *WAYS])
     cells = sum(len(boot.cells) for boot in boots)
+    host_a_guest()
     print("BENCH-RUN " + json.dumps({"kernel": os.uname().release, "cells": cells}), flush=True)
     options = ["gb=4", "bs=512", "irqmode=0", "queue_mode=2", "submit_queues=2", "hw_queue_depth=256"]
     modprobe("null_blk", f"nr_devices={1 + MANY_LUNS}", *options)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-SCHEDULER = "/sys/kernel/debug/sched/features"
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 # Whether memory of our VMM's kind is in huge pages where it asks for them; QEMU's is without more.
 SHMEM_HUGE = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -41,9 +40,6 @@ def main():
     code = 0
     if "AVIO_EMULATED_SVM" in os.environ:
         subprocess.run(["insmod", os.environ["AVIO_EMULATED_SVM"]], check=True)
-        # A timer's interrupt costs a guest as much as many requests there; the scheduler's tick alone will do.
-        with open(SCHEDULER, "w", encoding="ascii") as file:
-            file.write("NO_HRTICK")
     with open(SHMEM_HUGE, "w", encoding="ascii") as file:
         file.write("advise")
     for line in lines(sys.argv[1:]):
