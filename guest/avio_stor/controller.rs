@@ -176,7 +176,7 @@ impl Controller {
             Ok(()) => {}
             Err(ETIMEDOUT) => {
                 if !tried {
-                    dev_err!(self.link.device, "{HANGS}; all its I/O waits\n");
+                    dev_err!(self.link.device, "the adapter {HANGS}; all its I/O waits\n");
                 }
                 return self.signals.recover();
             }

@@ -20,9 +20,9 @@ use kernel::time::Delta;
 pub(crate) const STOP_LOOKS: u32 = 100;
 pub(crate) const STOP_DELAY_MS: i64 = 100;
 
-/// What there is to say of a device that does not stop.
+/// What there is to say of an adapter, or a queue, that does not stop.
 pub(crate) const HANGS: &str =
-    "the adapter does not stop: a backing device on the host has requests and does not end them";
+    "does not stop: a backing device on the host has requests and does not end them";
 
 /// What a device whose registers are gone answers.
 const GONE: u32 = u32::MAX;
@@ -94,7 +94,7 @@ fn stop(device: &device::Device, registers: &Registers) -> Result {
 fn stop_aloud(device: &device::Device, registers: &Registers) -> Result {
     stop(device, registers).inspect_err(|error| {
         if *error == ETIMEDOUT {
-            dev_err!(device, "{HANGS}\n");
+            dev_err!(device, "the adapter {HANGS}\n");
         }
     })
 }

@@ -64,7 +64,7 @@ def mounted(guest, control):
         disk = guest.disk_of(18)
         guest.do(f"mkfs.ext4 -q /dev/{disk} && mount /dev/{disk} /mnt && echo kept >/mnt/kept && sync")
         fio = "fio --name=m --filename=/mnt/file --rw=randrw --bs=4k --size=4m --iodepth=8 --direct=1 --ioengine=libaio --fsync=32"
-        guest.do(f"({fio} --time_based --runtime=600; echo $? >/tmp/direct) </dev/null >/dev/null 2>&1 &")
+        guest.in_background(f"{fio} --time_based --runtime=600", "direct")
         buffered = "dd if=/dev/urandom of=/mnt/cached bs=64k count=16 conv=notrunc,fsync"
         guest.do(f"(while {buffered}; do :; done; echo ended >/tmp/cached) </dev/null >/dev/null 2>&1 &")
         since = requests_of(old)

@@ -20,7 +20,7 @@ def aborted(guest, control):
 
         with standing_still("stalled"):
             guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=1")
-            guest.do(f"(dd if=/tmp/data of=/dev/{disk} bs=4k oflag=direct; echo $? >/tmp/stalled) </dev/null >/dev/null 2>&1 &")
+            guest.in_background(f"dd if=/tmp/data of=/dev/{disk} bs=4k oflag=direct", "stalled")
             request = guest.do(f"until stalled {disk}; do sleep 0.1; done").strip()
             queue, tag = request.split(":")
             abort = f"gvsdmgr -f --json task_mgmt -D /dev/gvsd0 -q lun=/dev/{disk} -t abort -r"
@@ -45,7 +45,7 @@ def stuck(guest, control):
         guest.wait_disks(3)
         disk = guest.disk_of(14)
         with standing_still("stuck"):
-            guest.do(f"(dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct; echo $? >/tmp/stuck) </dev/null >/dev/null 2>&1 &")
+            guest.in_background(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct", "stuck")
             guest.do(f"beside {guest.disk_of(0)}; sleep 2; end_beside")
             control.refuses("remove-lun", "guest uses", "in flight", lun=14)
         guest.do("until [ -s /tmp/stuck ]; do sleep 0.1; done; grep -qx 0 /tmp/stuck")

@@ -148,11 +148,6 @@ def root_on_a_lun(initrd):
         sh("losetup", "-d", device)
 
 
-def in_background(guest, command, name):
-    """Begin a command whose exit code comes into /tmp/NAME."""
-    guest.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
-
-
 def addresses(control):
     """The PCI address of each adapter."""
     return {adapter["hba"]: f"0000:{adapter['address']}" for adapter in control("status")["adapters"]}
@@ -179,7 +174,7 @@ def stopping(guest, control):
     guest.do(f"beside {guest.disk_of(0, address['right'])}")
     with standing_still("hanging"):
         with case("kinds:a-queue-is-mended-while-a-backing-hangs"):
-            in_background(guest, write.format(1, hanging), "hung")
+            guest.in_background(write.format(1, hanging), "hung")
             wait_for(lambda: any(in_flight()), 20, "a request on the backing that hangs")
             idle, since = in_flight().index(0), guest.log_length()
             guest.do(f"find_queue {address['left']} {idle}; scribble")
@@ -191,7 +186,7 @@ def stopping(guest, control):
             guest.do(f"find_queue {address['left']} 0; devmem $((bar + 0x30)) 32 0")
             wait_for(lambda: states()["left"] == "stopping", 20, "the adapter to be stopping")
             guest.do(f"echo 1000 >/sys/block/{neighbour}/queue/io_timeout")
-            in_background(guest, write.format(3, neighbour), "waited")
+            guest.in_background(write.format(3, neighbour), "waited")
             since = requests_of(beside)
             wait_for(lambda: requests_of(beside) > since + 100, 20, "I/O on the other adapter")
             equal(states(), {"left": "stopping", "right": "running"}, "the adapters' states")
@@ -221,7 +216,7 @@ def slow(guest, control):
 
         with standing_still("hanging"):
             guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=8")
-            in_background(guest, f"dd if=/tmp/data of=/dev/{hanging} bs=32k oflag=direct", "late")
+            guest.in_background(f"dd if=/tmp/data of=/dev/{hanging} bs=32k oflag=direct", "late")
             wait_for(lambda: counted()["aborts"] >= 2, 20, "a second abort")
             stat, since = counted(), reads()
             check(stat["in_flight"] >= 1, f"requests in flight: {stat}")
@@ -248,11 +243,11 @@ def crowded(guest, control):
         guest.do(f"while grep -q TAG_ACTIVE /sys/kernel/debug/block/{neighbour}/hctx*/state; do sleep 0.1; done")
         fio = f"fio --name=many --filename=/dev/{hanging} --rw=randwrite --bs=4k --size=4m --iodepth=512 --direct=1 --ioengine=libaio"
         with standing_still("hanging"):
-            in_background(guest, f"taskset 1 {fio} --verify=crc32c --verify_fatal=1 --do_verify=1", "many")
+            guest.in_background(f"taskset 1 {fio} --verify=crc32c --verify_fatal=1 --do_verify=1", "many")
             guest.do(f"until [ $(awk '{{ print $1 + $2 }}' /sys/block/{hanging}/inflight) -ge 128 ]; do sleep 0.1; done")
             guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=8")
             write, read = f"dd if=/tmp/data of=/dev/{neighbour} oflag=direct", f"dd if=/dev/{neighbour} of=/tmp/found iflag=direct"
-            in_background(guest, f"(taskset 1 {write} bs=4k && taskset 1 {read} bs=4k count=8 && cmp /tmp/data /tmp/found)", "few")
+            guest.in_background(f"(taskset 1 {write} bs=4k && taskset 1 {read} bs=4k count=8 && cmp /tmp/data /tmp/found)", "few")
             wait_for(lambda: guest.do("cat /tmp/few 2>/dev/null; :").strip() == "0", 30, "I/O on the other LUN")
             equal(guest.do("ls /tmp/many 2>/dev/null; :"), "", "the end of I/O that its backing has not taken")
         guest.do("until [ -s /tmp/many ]; do sleep 0.1; done; grep -qx 0 /tmp/many")
@@ -268,7 +263,7 @@ def replaced(guest, control):
         accept = f"for g in /dev/gvsd*; do gvsdmgr -f replace_dsk -D $g -q lun=/dev/{disk} && break; done"
         guest.do(f"beside {neighbour}")
         with standing_still("hanging"):
-            in_background(guest, f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", "doomed")
+            guest.in_background(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", "doomed")
             guest.do(f"until [ $(awk '{{ print $1 + $2 }}' /sys/block/{disk}/inflight) -gt 0 ]; do sleep 0.1; done")
             since = guest.log_length()
             equal(control("replace-lun", hba="left", lun=0, disk={"path": fresh}, force=True), {"gated": True}, "the answer")

@@ -35,6 +35,10 @@ class Machine(Shell):
         """Wait until it has so many disks; their names."""
         return self.do(f"wait_disks {count}; disks").split()
 
+    def in_background(self, command, name):
+        """Begin a command whose exit code comes into /tmp/NAME."""
+        self.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
+
     def gone(self, disk):
         """Wait until it has no such disk any more."""
         self.do(f"until [ ! -e /sys/block/{disk} ]; do sleep 0.1; done")

@@ -4,6 +4,7 @@
 
 use super::{Door, Queue};
 use crate::counters::Event;
+use crate::link::HANGS;
 use avio_abi::pci::{reg, state, task};
 use avio_abi::ring::{control, Broken};
 use avio_core::ring::{CompletionReader, QueueMemory, SubmissionWriter};
@@ -98,7 +99,7 @@ impl Queue {
         let index = self.index;
         dev_err!(
             self.shared.device,
-            "queue {index}: it does not stop: a backing device on the host has requests and does not end them; its I/O waits\n"
+            "queue {index}: it {HANGS}; its I/O waits\n"
         );
     }
 
