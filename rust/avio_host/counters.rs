@@ -68,31 +68,56 @@ fn show_statuses(counts: impl Iterator<Item = u64>, f: &mut fmt::Formatter<'_>) 
     Ok(())
 }
 
-/// How often an adapter's queues broke, by reason, from its open.
+/// What an adapter's queues have counted, from its open. A queue is added when it goes.
 #[derive(Clone)]
-pub(crate) struct Breaks([u64; Broken::ALL.len()]);
+pub(crate) struct Totals {
+    doorbells: u64,
+    queues: [u64; Counters::NAMES.len()],
+    statuses: [u64; STATUSES],
+    breaks: [u64; Broken::ALL.len()],
+}
 
-impl Breaks {
+impl Totals {
     pub(crate) const fn new() -> Self {
-        Self([0; Broken::ALL.len()])
-    }
-
-    /// Counts a queue with this reason; zero is none.
-    pub(crate) fn add(&mut self, reason: u32) {
-        let place = Broken::ALL.iter().position(|it| *it as u32 == reason);
-        if let Some(count) = place.and_then(|place| self.0.get_mut(place)) {
-            *count = count.wrapping_add(1);
+        Self {
+            doorbells: 0,
+            queues: [0; Counters::NAMES.len()],
+            statuses: [0; STATUSES],
+            breaks: [0; Broken::ALL.len()],
         }
     }
 
-    /// Writes those reasons that occurred, each as ` broken_name=value`.
+    /// Adds a queue; `broken` is the reason why it broke, or zero.
+    pub(crate) fn add(&mut self, counters: &Counters, doorbells: u64, broken: u32) {
+        let broke = Broken::ALL.iter().map(|it| u64::from(*it as u32 == broken));
+        sum(core::slice::from_mut(&mut self.doorbells), [doorbells]);
+        sum(&mut self.queues, counters.all().map(Count::get));
+        sum(
+            &mut self.statuses,
+            counters.statuses.0.iter().map(Count::get),
+        );
+        sum(&mut self.breaks, broke);
+    }
+
+    /// Writes them, each as ` name=value`; of statuses and reasons, those that occurred.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (reason, count) in Broken::ALL.iter().zip(self.0) {
+        write!(f, " doorbells={}", self.doorbells)?;
+        for (name, value) in Counters::NAMES.iter().zip(self.queues) {
+            write!(f, " {name}={value}")?;
+        }
+        show_statuses(self.statuses.iter().copied(), f)?;
+        for (reason, count) in Broken::ALL.iter().zip(self.breaks) {
             if count != 0 {
                 write!(f, " broken_{}={count}", reason.name())?;
             }
         }
         Ok(())
+    }
+}
+
+fn sum(to: &mut [u64], values: impl IntoIterator<Item = u64>) {
+    for (to, value) in to.iter_mut().zip(values) {
+        *to = to.wrapping_add(value);
     }
 }
 
@@ -144,6 +169,35 @@ impl Counters {
         }
     }
 
+    /// What [`all`](Self::all) are called, in the same order.
+    const NAMES: [&'static str; 10] = [
+        "requests",
+        "read_bytes",
+        "write_bytes",
+        "interrupts",
+        "interrupts_suppressed",
+        "passes",
+        "polls",
+        "polls_found",
+        "asides",
+        "asides_found",
+    ];
+
+    fn all(&self) -> [&Count; Self::NAMES.len()] {
+        [
+            &self.requests,
+            &self.read_bytes,
+            &self.write_bytes,
+            &self.interrupts,
+            &self.suppressed,
+            &self.passes,
+            &self.polls,
+            &self.polls_found,
+            &self.asides,
+            &self.asides_found,
+        ]
+    }
+
     /// Counts how a request ended.
     pub(crate) fn ended(&self, status: Status) {
         self.statuses.add(status);
@@ -156,18 +210,7 @@ impl Counters {
 
     /// Writes all counters, each as ` name=value`; of the statuses, those that occurred.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, count) in [
-            ("requests", &self.requests),
-            ("read_bytes", &self.read_bytes),
-            ("write_bytes", &self.write_bytes),
-            ("interrupts", &self.interrupts),
-            ("interrupts_suppressed", &self.suppressed),
-            ("passes", &self.passes),
-            ("polls", &self.polls),
-            ("polls_found", &self.polls_found),
-            ("asides", &self.asides),
-            ("asides_found", &self.asides_found),
-        ] {
+        for (name, count) in Self::NAMES.iter().zip(self.all()) {
             write!(f, " {name}={}", count.get())?;
         }
         for (name, gauge) in [

@@ -7,7 +7,7 @@
 //! first, and then put in place.
 
 use crate::calls::Refusal;
-use crate::counters::Breaks;
+use crate::counters::Totals;
 use crate::lun::{heed, LunDisk};
 use crate::luns::Luns;
 use crate::queue::{Queue, QueueConfig};
@@ -54,6 +54,12 @@ impl Running {
         self.queue.knock();
         self.worker.wake();
     }
+
+    /// Adds what it has counted.
+    pub(crate) fn add_to(&self, totals: &mut Totals) {
+        let shared = self.queue.shared();
+        totals.add(&shared.counters, self.worker.kicks(), shared.broken());
+    }
 }
 
 /// An adapter's settings and what runs of it.
@@ -63,8 +69,8 @@ pub(crate) struct State {
     queues: KVec<Option<Configured>>,
     features: Option<u64>,
     poll_ns: u32,
-    /// Of queues that are no more.
-    pub(crate) breaks: Breaks,
+    /// What queues that are no more have counted.
+    pub(crate) past: Totals,
     pub(crate) luns: Arc<Luns>,
     /// The number of the last change of a LUN's description.
     pub(crate) changes: u32,
@@ -82,7 +88,7 @@ impl State {
             queues: no_queues()?,
             features: None,
             poll_ns: MAX_POLL_NS,
-            breaks: Breaks::new(),
+            past: Totals::new(),
             luns,
             changes: 0,
             leaving: KVec::new(),
@@ -120,8 +126,8 @@ impl State {
 
     /// Forgets what the driver's run had set.
     pub(crate) fn forget_queues(&mut self) {
-        for Running { queue, .. } in &self.running {
-            self.breaks.add(queue.shared().broken());
+        for running in &self.running {
+            running.add_to(&mut self.past);
         }
         self.running.clear();
         for queue in self.queues.iter_mut() {
@@ -243,7 +249,7 @@ impl State {
             return Err(SetupError::TaskRange.into());
         };
         let fresh = start_queue(queue, memory, &self.luns, features, self.poll_ns)?;
-        self.breaks.add(old.queue.shared().broken());
+        old.add_to(&mut self.past);
         // The old worker ends before the new one begins.
         *old = fresh;
         old.worker.go();

@@ -54,7 +54,8 @@ impl State {
         Ok(())
     }
 
-    /// What debugfs shows: a line for the adapter, one for each LUN and each queue, of `name=value` pairs.
+    /// What debugfs shows, of `name=value` pairs: a line for the adapter with the totals from its open, one for each LUN from
+    /// its ADD_LUN, and one for each queue from its start.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pages = self.memory.as_ref().map_or(0, |memory| memory.pages());
         let state = match self.phase {
@@ -70,11 +71,11 @@ impl State {
             self.running.len(),
             self.leaving.len()
         )?;
-        let mut breaks = self.breaks.clone();
-        for Running { queue, .. } in &self.running {
-            breaks.add(queue.shared().broken());
+        let mut totals = self.past.clone();
+        for running in &self.running {
+            running.add_to(&mut totals);
         }
-        breaks.show(f)?;
+        totals.show(f)?;
         writeln!(f)?;
         for (number, lun) in self.luns.iter() {
             let info = &lun.info;

@@ -3,6 +3,7 @@
 //! What the kernel counts.
 
 use anyhow::{Context, Result};
+use std::collections::HashMap;
 use std::fs;
 
 /// The value behind a name at the beginning of a line.
@@ -31,4 +32,17 @@ pub fn pinned() -> Result<u64> {
 pub fn kernel_memory() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     Ok(value(&text, "Slab:")? + value(&text, "VmallocUsed:")?)
+}
+
+/// What debugfs tells of the adapter that was opened last, without its LUNs and queues.
+pub fn adapter() -> Result<HashMap<String, String>> {
+    let number = |name: &str| name.strip_prefix("stor")?.parse::<u64>().ok();
+    let files = fs::read_dir("/sys/kernel/debug/avio_host")?.filter_map(Result::ok);
+    let newest = files.max_by_key(|it| it.file_name().to_str().and_then(number));
+    let text = fs::read_to_string(newest.context("no adapter in debugfs")?.path())?;
+    let words = text.lines().take(1).flat_map(str::split_whitespace);
+    Ok(words
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
 }

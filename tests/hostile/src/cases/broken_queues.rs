@@ -2,6 +2,7 @@
 
 //! What breaks the ring's protocol breaks the queue: for its reason, for good, that queue alone, and until RESET.
 
+use crate::counts;
 use crate::guest::*;
 use crate::run::{Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
@@ -70,18 +71,13 @@ fn breaks(
     Ok(Outcome::Pass(reason.name().to_owned()))
 }
 
-/// Demands that debugfs tells of one queue that broke for this reason: no other adapter has one.
+/// Demands that debugfs tells of one queue that broke, and that for this reason.
 fn counted(reason: Broken) -> Result<()> {
-    let mut found = Vec::new();
-    for file in std::fs::read_dir("/sys/kernel/debug/avio_host")? {
-        let text = std::fs::read_to_string(file?.path())?;
-        let words = text.lines().take(1).flat_map(str::split_whitespace);
-        found.extend(
-            words
-                .filter(|it| it.starts_with("broken_"))
-                .map(String::from),
-        );
-    }
+    let found: Vec<String> = counts::adapter()?
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("broken_"))
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect();
     let wanted = format!("broken_{}=1", reason.name());
     ensure!(found == [wanted], "debugfs counts {found:?}");
     Ok(())

@@ -5,6 +5,7 @@
 
 use crate::adapter::refused;
 use crate::backing::{Mapped, NullBlk};
+use crate::counts;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
@@ -22,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("queue_reset_stays_stopped", stays),
     ("queue_reset_lets_go_of_removed_luns", lets_go),
     ("queue_reset_of_what_is_not_stopped", not_stopped),
+    ("queue_reset_keeps_the_adapters_totals", keeps_totals),
 ];
 
 /// Stops the first queue, on which nothing hangs.
@@ -187,5 +189,42 @@ fn not_stopped(env: &Env) -> Result<Outcome> {
     refused("QUEUE_STOP after STOP", stopped, SetupError::TaskRange)?;
     guest.restart()?;
     guest.works(0, 531)?;
+    pass()
+}
+
+fn keeps_totals(env: &Env) -> Result<Outcome> {
+    let mut guest = Guest::start(env, &TWO_QUEUES)?;
+    let mut rung = 0;
+    for round in 1..=3 {
+        // Each of these is a write and a read of eight blocks.
+        guest.works(0, 520 + round)?;
+        guest.works(1, 540 + round)?;
+        let bad = read(2, 0, &[(DATA, 4096)]).on(77);
+        guest.queue().expect(&bad, Status::BadLun, "of no LUN")?;
+        rung += guest.adapter.queue(0)?.doorbells;
+        if round < 3 {
+            stop(&guest)?;
+            start(&mut guest)?;
+        }
+    }
+    rung += guest.adapter.queue(1)?.doorbells;
+    let bytes = 6 * 8 * u64::from(guest.block());
+    let wanted = [
+        ("requests", 15),
+        ("read_bytes", bytes),
+        ("write_bytes", bytes),
+        ("status_ok", 12),
+        ("status_bad_lun", 3),
+        ("doorbells", rung),
+    ];
+    for when in ["before RESET", "after RESET"] {
+        let found = counts::adapter()?;
+        for (name, value) in wanted {
+            let told = found.get(name);
+            let right = told.is_some_and(|it| *it == value.to_string());
+            ensure!(right, "{when}: {name} is {told:?} and not {value}");
+        }
+        guest.adapter.stop().context("STOP")?;
+    }
     pass()
 }
