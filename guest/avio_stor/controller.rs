@@ -191,10 +191,11 @@ impl Controller {
         }
         self.usage.restore();
         self.state.store(state::ONLINE, Relaxed);
+        // The device tells nothing of changes from before it was started: no request may go to what has taken a LUN's place.
+        self.luns.scan();
         self.set_doors(Door::Open);
         self.resets.add(1, Relaxed);
         dev_info!(self.link.device, "the adapter was reset, and goes on\n");
-        self.signals.scan();
     }
 
     fn fail(&self) {

@@ -63,7 +63,7 @@ impl State {
         // From here on new requests wait until we have decided, see `Disk::enter`.
         disk.change(heed::LEAVING, 0);
         if call.flags & remove_flags::FORCE != 0 {
-            self.abort_lun(call.lun);
+            self.condemn_lun(call.lun);
         } else if disk.in_flight() != 0 || self.held_back(call.lun) != 0 {
             disk.change(0, heed::LEAVING);
             return Err(SetupError::LunInFlight.into());
@@ -124,9 +124,21 @@ impl State {
         });
     }
 
-    /// Closes disks of removed LUNs that have no more requests.
+    /// Has what is in flight or held back of a LUN end as aborted; the workers see that when they are knocked at.
+    fn condemn_lun(&self, number: u32) {
+        if let Ok(lun) = u16::try_from(number) {
+            for running in &self.running {
+                running.queue.condemn_lun(lun);
+            }
+        }
+    }
+
+    /// Closes disks of removed LUNs that have no more requests, and that no worker has any more: a worker that let go of the
+    /// last reference would close the device at its own end only.
     pub(crate) fn let_disks_go(&mut self) {
-        self.leaving.retain(|disk| disk.in_flight() != 0);
+        if self.running.iter().all(|running| running.queue.heard()) {
+            self.leaving.retain(|disk| disk.in_flight() != 0);
+        }
     }
 
     /// How many requests of a LUN wait for its limits.

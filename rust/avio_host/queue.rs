@@ -215,8 +215,10 @@ impl BioOwner for Shared {
             return;
         };
         let status = match result {
-            _ if tag.in_flight.aborted() => Status::Aborted,
+            _ if tag.in_flight.condemned() => Status::Aborted,
+            // What was carried out was, however long it took: the guest need not do it again.
             Ok(()) => Status::Ok,
+            Err(_) if tag.in_flight.aborted() => Status::Aborted,
             Err(error) => status_of(error),
         };
         let bytes = match status {
@@ -330,7 +332,7 @@ impl Queue {
         }
     }
 
-    /// Marks a request to end as aborted; `false` if it is not in flight.
+    /// Marks a request to end as aborted if it fails; `false` if it is not in flight.
     pub(crate) fn abort(&self, tag: u16, lun: u16) -> bool {
         let tag = self.shared().tag(tag);
         tag.is_some_and(|tag| tag.in_flight.abort(lun))
@@ -341,5 +343,12 @@ impl Queue {
         let tags = self.shared().tags.iter();
         tags.filter(|tag| tag.in_flight.abort(lun))
             .fold(0, |sum, _| sum.saturating_add(1))
+    }
+
+    /// Condemns all requests of a LUN that is taken away. What is held back ends when the worker is knocked at.
+    pub(crate) fn condemn_lun(&self, lun: u16) {
+        for tag in self.shared().tags.iter() {
+            tag.in_flight.condemn(lun);
+        }
     }
 }

@@ -157,7 +157,7 @@ impl Reading {
         self.held.retry(|entry, behind| {
             let tag = shared.tag(entry.tag);
             let result = match tag {
-                Some(tag) if tag.in_flight.aborted() => Err(Status::Aborted.into()),
+                Some(tag) if tag.in_flight.condemned() => Err(Status::Aborted.into()),
                 // Looking at more than the first of a LUN would be in vain.
                 _ if behind => Err(Refused::Until(u64::MAX)),
                 _ => submitter.submit(shared, batch, entry, false),
@@ -223,7 +223,8 @@ impl Reading {
             return Ok(false);
         }
         shared.counters.polls.add(1);
-        let mut tell = Some(now.saturating_add(self.poll.patience().into()));
+        let tell = now.saturating_add(self.poll.patience().into());
+        let mut told = None;
         while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halted() {
             if self.reader.pending(&*shared.ring)? != 0 {
                 shared.counters.polls_found.add(1);
@@ -231,8 +232,10 @@ impl Reading {
             }
             relax();
             now = now_ns();
-            if tell.is_some_and(|time| now >= time) {
-                tell = None;
+            // What comes behind that is told as well.
+            let posted = shared.writer.posted();
+            if now >= tell && told != Some(posted) {
+                told = Some(posted);
                 shared.rest();
             }
         }

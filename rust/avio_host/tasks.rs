@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The guest's task commands. Some mark requests, which end as Aborted once the backing lets go of them; what only
-//! waits for its LUN's limits ends at once. Others stop one queue and start it anew, while the others go on.
+//! The guest's task commands. Some mark requests, which end as Aborted if the backing fails them; what waits for its LUN's
+//! limits goes on waiting. Others stop one queue and start it anew, while the others go on.
 
 use crate::calls::Refusal;
 use crate::state::{Running, State};
 use avio_abi::ioctl::{SetupError, Task};
 use avio_abi::pci::task;
 use avio_abi::stor::lun_flags;
+use avio_sys::host::wait_until;
+
+/// For how long a queue's start waits for a pass of its old worker.
+const PASS_NS: u64 = 1_000_000_000;
 
 impl State {
     pub(crate) fn task(&mut self, call: &mut Task) -> Result<(), Refusal> {
@@ -56,7 +60,8 @@ impl State {
         if !queue.shared().is_stopped() {
             return Err(SetupError::Running.into());
         }
-        if !queue.idle() {
+        // A pass that was begun since finds the queue stopped, and ends soon.
+        if queue.in_flight() != 0 || !wait_until(PASS_NS, || queue.idle()) {
             return Err(SetupError::Stuck.into());
         }
         self.renew_queue(number)
@@ -70,22 +75,16 @@ impl State {
         if running.queue.shared().tag(tag).is_none() {
             return Err(SetupError::TaskRange);
         }
-        let marked = running.queue.abort(tag, lun);
-        running.knock();
-        Ok(u32::from(marked))
+        Ok(u32::from(running.queue.abort(tag, lun)))
     }
 
     /// Marks all requests of a LUN; how many there are.
-    pub(crate) fn abort_lun(&self, number: u32) -> u32 {
+    fn abort_lun(&self, number: u32) -> u32 {
         let Ok(lun) = u16::try_from(number) else {
             return 0;
         };
-        let mut marked = 0u32;
-        for running in &self.running {
-            marked = marked.saturating_add(running.queue.abort_lun(lun));
-            running.knock();
-        }
-        marked
+        let marked = self.running.iter().map(|it| it.queue.abort_lun(lun));
+        marked.fold(0, u32::saturating_add)
     }
 
     /// Opens a gate that is closed. The guest, who asked for it, is not told of this change with a request.

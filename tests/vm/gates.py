@@ -59,9 +59,7 @@ def mounted(guest, control):
     mib = 32
     old, new = null_blk("below-files", mib), filled("foreign", mib)
     with case("storage:S12-replacement-under-a-mounted-file-system"):
-        control("add-lun", disk={"path": old}, lun=18)
-        guest.wait_disks(3)
-        disk = guest.disk_of(18)
+        disk = guest.new_disk(control, 18, old)
         guest.do(f"mkfs.ext4 -q /dev/{disk} && mount /dev/{disk} /mnt && echo kept >/mnt/kept && sync")
         fio = "fio --name=m --filename=/mnt/file --rw=randrw --bs=4k --size=4m --iodepth=8 --direct=1 --ioengine=libaio --fsync=32"
         guest.in_background(f"{fio} --time_based --runtime=600", "direct")
@@ -83,8 +81,7 @@ def mounted(guest, control):
         guest.refuses("dd if=/dev/zero of=/mnt/more bs=4k count=1 conv=fsync")
         guest.do("umount /mnt")
         same("when the stale file system was unmounted")
-        control("remove-lun", lun=18)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 18, disk)
         remove_null_blk("below-files")
         remove_null_blk("foreign")
 
@@ -129,9 +126,8 @@ def unheard(guest, control):
     """The interrupt that tells of changes is masked: then the answer to the next request does."""
     with case("storage:changes-are-seen-without-an-interrupt"):
         device, file = loop(16, "unheard")
-        control("add-lun", disk={"path": device}, lun=19)
-        guest.wait_disks(3)
-        disk = guest.disk_of(19)
+        disk = guest.new_disk(control, 19, device)
+        exchanged, other = guest.new_disk(control, 25, null_blk("seen", 16)), null_blk("unseen", 16)
         address = guest.do("told get_info 'Hardware Path'").strip()
         read = f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct"
         guest.do(f"mask_changes {address} 1")
@@ -142,9 +138,17 @@ def unheard(guest, control):
         guest.do(read)
         guest.do(f"until_is {24 << 11} attribute {disk} size")
         control("remove-lun", lun=19)
-        equal(len(guest.do("disks").split()), 3, "number of disks before any request")
+        equal(len(guest.do("disks").split()), 4, "number of disks before any request")
+        control.refuses("add-lun", "has not let go", "LUN 19", disk={"path": other}, lun=19)
         guest.refuses(read)
         guest.gone(disk)
+        before, since = requests_of(other), guest.log_length()
+        control("replace-lun", lun=25, disk={"path": other})
+        guest.refuses(f"dd if=/dev/{exchanged} of=/dev/null bs=4k count=1 iflag=direct")
+        guest.logged(since, "LUN 25", "replace_dsk")
+        equal(requests_of(other), before, "I/Os on a backing that the guest has not heard of")
         guest.do(f"mask_changes {address} 0")
-        guest.wait_disks(2)
+        guest.remove_disk(control, 25, exchanged)
+        for name in ("seen", "unseen"):
+            remove_null_blk(name)
         sh("losetup", "-d", device)

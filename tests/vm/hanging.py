@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""In the VM: backings that do not answer for a while. Steps of storage.py."""
+"""In the VM: backings that do not answer for a while, and one that fails. Steps of storage.py."""
 
 import json
 
-from backings import dm, linear, null_blk, partitions, remove_dm, remove_null_blk, standing_still
-from common import case, equal, wait_for
+from backings import dm, dm_reload, linear, null_blk, partitions, remove_dm, remove_null_blk, standing_still
+from common import case, equal, modprobe, wait_for
 
 
 def aborted(guest, control):
-    """A request that stalls is aborted by hand: it ends as aborted when its backing lets go of it, and comes again."""
+    """A request that stalls is aborted by hand: it stays in flight until its backing lets go of it, and is done if that has
+    carried it out."""
     with case("storage:abort-of-a-stalled-request"):
         path = dm("stalled", linear(null_blk("under-stalled", 16)))
-        control("add-lun", disk={"path": path}, lun=20)
-        guest.wait_disks(3)
-        disk = guest.disk_of(20)
+        disk = guest.new_disk(control, 20, path)
 
         def statuses():
             return next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 20)["statuses"]
@@ -28,10 +27,9 @@ def aborted(guest, control):
                 equal(json.loads(guest.do(f"{abort} {which}"))["still_in_flight"], left, f"requests left by an abort of {which}")
             equal(guest.do("ls /tmp/stalled 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
         guest.do("until [ -s /tmp/stalled ]; do sleep 0.1; done; grep -qx 0 /tmp/stalled")
-        equal(statuses().get("aborted"), 1, "requests of the LUN that ended as aborted")
+        equal(statuses().get("aborted", 0), 0, "requests of the LUN that ended as aborted")
         guest.do(f"dd if=/dev/{disk} of=/tmp/found bs=4k count=1 iflag=direct && cmp /tmp/data /tmp/found")
-        control("remove-lun", lun=20)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 20, disk)
         remove_dm("stalled")
         remove_null_blk("under-stalled")
 
@@ -41,18 +39,36 @@ def stuck(guest, control):
     with case("storage:a-stuck-backing-holds-up-no-other"):
         null_blk("under", 16)
         path = dm("stuck", linear("/dev/under"))
-        control("add-lun", disk={"path": path}, lun=14)
-        guest.wait_disks(3)
-        disk = guest.disk_of(14)
+        disk = guest.new_disk(control, 14, path)
         with standing_still("stuck"):
             guest.in_background(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=4 oflag=direct", "stuck")
             guest.do(f"beside {guest.disk_of(0)}; sleep 2; end_beside")
             control.refuses("remove-lun", "guest uses", "in flight", lun=14)
         guest.do("until [ -s /tmp/stuck ]; do sleep 0.1; done; grep -qx 0 /tmp/stuck")
-        control("remove-lun", lun=14)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 14, disk)
         remove_dm("stuck")
         remove_null_blk("under")
+
+
+def failed_flush(guest, control):
+    """A flush that the backing fails is an error for the program that asked for it, and the next is as good as its
+    backing."""
+    with case("storage:a-failed-flush-reaches-the-program"):
+        below = null_blk("below-flush", 16, cache_size=4)
+        well, failing = linear(below), f"0 {16 << 11} flakey {below} 0 0 3600 1 error_writes"
+        disk = guest.new_disk(control, 24, dm("flushed", well))
+        flush = f"dd if=/dev/null of=/dev/{disk} conv=fsync"
+        durable = f"fio --name=d --filename=/dev/{disk} --rw=write --bs=4k --size=4k --sync=1 --direct=1 --ioengine=psync --output=/tmp/d"
+        guest.do(f"{flush} && {durable}")
+        modprobe("dm_flakey")
+        dm_reload("flushed", failing)
+        guest.refuses(flush)
+        guest.refuses(durable)
+        dm_reload("flushed", well)
+        guest.do(f"{flush} && {durable}")
+        guest.remove_disk(control, 24, disk)
+        remove_dm("flushed")
+        remove_null_blk("below-flush")
 
 
 def added_while_stuck(guest, control):
@@ -62,20 +78,14 @@ def added_while_stuck(guest, control):
         partitions(null_blk("tardy", 64))
         path, quick = dm("hung", linear("/dev/tardy")), null_blk("quick", 16)
         with standing_still("hung"):
-            control("add-lun", disk={"path": path}, lun=21)
-            wait_for(lambda: guest.disk_of(21), 20, "the disk of the backing that hangs")
-            disk = guest.disk_of(21)
-            control("add-lun", disk={"path": quick}, lun=22)
-            wait_for(lambda: guest.disk_of(22), 20, "the disk that is added behind it")
-            other = guest.disk_of(22)
+            disk = guest.new_disk(control, 21, path)
+            other = guest.new_disk(control, 22, quick)
             guest.do(f"verified {other} 16 1m")
-            control("remove-lun", lun=22)
-            guest.gone(other)
+            guest.remove_disk(control, 22, other)
             equal(guest.do(f"ls -d /sys/block/{disk}/{disk}* 2>/dev/null; :"), "", "partitions before the backing answers")
         guest.do(f"until [ -b /dev/{disk}1 ] && [ -b /dev/{disk}2 ]; do sleep 0.1; done")
         wait_for(lambda: not control("status")["adapters"][0]["luns"][-1]["in-use"], 20, "the guest to let go of it")
-        control("remove-lun", lun=21)
-        guest.gone(disk)
+        guest.remove_disk(control, 21, disk)
         remove_dm("hung")
         remove_null_blk("tardy")
         remove_null_blk("quick")

@@ -69,14 +69,11 @@ def udev_rules(guest, control):
         part = guest.do(f"ls -d /sys/block/{first}/{first}* | sed 's,.*/,/dev/,'").strip()
         named("/dev/disk/by-id/avio-FIRST-part1", part)
         named(f"{path}0-part1", part)
-        control("add-lun", lun=17, disk={"path": scsi_disk()[1], "serial": "a b/c"})
-        guest.wait_disks(3)
-        added = guest.disk_of(17)
+        added = guest.new_disk(control, 17, scsi_disk()[1], serial="a b/c")
         wwn = f"/dev/disk/by-id/wwn-{guest.do(f'attribute {added} wwid').strip()}"
         for link in (wwn, f"{path}17", "/dev/disk/by-id/avio-a_b_c"):
             named(link, f"/dev/{added}")
-        control("remove-lun", lun=17)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 17, added)
         left = guest.do(f"until [ ! -e /sys/block/{added} ]; do sleep 0.1; done; udevadm settle --timeout=30; ls -d {wwn} {path}17 2>/dev/null; :")
         equal(left.strip(), "", "links to a disk that has gone")
         guest.do("udevadm control --exit")
@@ -87,9 +84,7 @@ def kexec(guest, control, initrd):
     there afterwards."""
     with case("storage:kexec-under-load"):
         device = boot_disk(initrd)
-        control("add-lun", lun=16, disk={"path": device, "readonly": True})
-        guest.wait_disks(3)
-        boot, kept, busy = guest.disk_of(16), guest.disk_of(0), guest.disk_of(1)
+        boot, kept, busy = guest.new_disk(control, 16, device, readonly=True), guest.disk_of(0), guest.disk_of(1)
         told = guest.pattern_on(kept)
         guest.do(f"mount -o ro /dev/{boot} /mnt; /usr/sbin/kexec -s -l /mnt/kernel --initrd=/mnt/initrd --reuse-cmdline; umount /mnt", 120)
         guest.do(f"beside {busy}; sleep 1")
@@ -103,8 +98,7 @@ def kexec(guest, control, initrd):
         found = guest.do(f"dd if=/dev/{guest.disk_of(0)} bs=64k skip=16 count=16 iflag=direct status=none | sha256sum").split()[0]
         equal(found, told, "checksum of the pattern under the new kernel")
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
-        control("remove-lun", lun=16)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 16, guest.disk_of(16))
         sh("losetup", "-d", device)
 
 

@@ -35,6 +35,17 @@ class Machine(Shell):
         """Wait until it has so many disks; their names."""
         return self.do(f"wait_disks {count}; disks").split()
 
+    def new_disk(self, control, lun, path, **options):
+        """Put a backing behind a new LUN; the name of the disk that comes."""
+        control("add-lun", lun=lun, disk={"path": path, **options})
+        wait_for(lambda: self.disk_of(lun), 20, f"the disk of LUN {lun}")
+        return self.disk_of(lun)
+
+    def remove_disk(self, control, lun, disk):
+        """Take a LUN away, and see its disk go."""
+        control("remove-lun", lun=lun)
+        self.gone(disk)
+
     def in_background(self, command, name):
         """Begin a command whose exit code comes into /tmp/NAME."""
         self.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")

@@ -3,15 +3,15 @@
 most of it and is told what to do. Arguments: the guest's initramfs; `brief` for a guest whose kernel is slow."""
 
 import hashlib
+import json
 import os
 import sys
 import time
-from pathlib import Path
 
 from backings import loop, null_blk, remove_null_blk
 from common import case, check, equal, finish, insert, module_users, remove, sh, wait_for
 from gates import mounted, unheard, while_off
-from hanging import aborted, added_while_stuck, stuck
+from hanging import aborted, added_while_stuck, failed_flush, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
 from machine import Machine, host_sum, requests_of
 from real_disks import lost_and_back, scsi, volume
@@ -25,11 +25,16 @@ def hot_add(guest, control):
     path = null_blk("added", 32)
     with case("storage:hot-add-under-load"):
         guest.do(f"beside {guest.disk_of(0)}")
-        control("add-lun", disk={"path": path}, lun=7)
-        guest.wait_disks(3)
-        disk = guest.disk_of(7)
+        disk = guest.new_disk(control, 7, path)
         told = guest.pattern_on(disk)
         equal(host_sum(path), told, f"checksum on {path}")
+        guest.do("end_beside")
+    with case("storage:add-and-remove-again-and-again-under-load"):
+        guest.do(f"beside {guest.disk_of(0)}")
+        for _ in range(10):
+            guest.remove_disk(control, 7, disk)
+            disk = guest.new_disk(control, 7, path)
+            guest.do(f"dd if=/dev/{disk} of=/dev/null bs=64k count=4 iflag=direct")
         guest.do("end_beside")
     with case("storage:add-refusals"):
         control.refuses("add-lun", "in use", "taken", disk={"path": null_blk("other", 16)}, lun=7)
@@ -58,29 +63,27 @@ def hot_remove(guest, control):
         at_work(guest, disk)
         control("remove-lun", lun=7, force=True)
         guest.do("until grep -q '^ended' /tmp/doomed; do sleep 0.1; done; grep -qi error /tmp/doomed")
-        guest.wait_disks(2)
+        guest.gone(disk)
         guest.do("end_beside")
     remove_null_blk("added")
 
 
 def resize(guest, control):
-    """A backing grows, and shrinks again; the guest's disk does, with no I/O needed."""
+    """A backing grows, and shrinks again; the guest's disk does, with no I/O needed, and I/O goes on."""
     with case("storage:resize"):
         device, file = loop(16, "grows")
-        control("add-lun", disk={"path": device}, lun=9)
-        guest.wait_disks(3)
-        disk = guest.disk_of(9)
+        disk = guest.new_disk(control, 9, device)
         equal(guest.do(f"attribute {disk} size").strip(), str(16 << 11), "capacity before")
+        guest.do(f"beside {disk}")
         os.truncate(file, 24 << 20)
         sh("losetup", "-c", device)
         guest.do(f"until_is {24 << 11} attribute {disk} size")
-        guest.do(f"edges {disk}")
         os.truncate(file, 20 << 20)
         sh("losetup", "-c", device)
         guest.do(f"until_is {20 << 11} attribute {disk} size")
+        guest.do("end_beside")
         guest.do(f"edges {disk}")
-        control("remove-lun", lun=9)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 9, disk)
         sh("losetup", "-d", device)
 
 
@@ -88,13 +91,12 @@ def gate(guest, control):
     """S12: another device behind a LUN: not one byte of it is touched until somebody in the guest says so."""
     with case("storage:S12-replacement-gate"):
         old, new = null_blk("old", 16), null_blk("new", 24)
-        control("add-lun", disk={"path": old}, lun=11)
-        guest.wait_disks(3)
-        disk = guest.disk_of(11)
+        disk = guest.new_disk(control, 11, old)
         guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         before, since = requests_of(new), guest.log_length()
-        control("replace-lun", lun=11, disk={"path": new})
-        guest.logged(since, "LUN 11", f"{24 << 11} sectors", "replace_dsk")
+        control("replace-lun", lun=11, disk={"path": new, "serial": "ANOTHER"})
+        guest.logged(since, "/dev/gvsd0", "LUN 11", f"{24 << 11} sectors", "serial ANOTHER", "replace_dsk")
+        guest.refuses(f": </dev/{disk}")
         guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
         guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
@@ -106,14 +108,15 @@ def gate(guest, control):
         equal(host_sum("/dev/first"), kept, "checksum of what was flushed before the reboot")
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
         disk = guest.disk_of(11)
-        guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
-        equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
+        for what in (lambda: None, lambda: control("rescan-lun", lun=11), lambda: rebind(guest)):
+            what()
+            guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
+            equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
     with case("storage:replace_dsk-opens-the-gate"):
         guest.do(f"gvsdmgr -f replace_dsk -D /dev/gvsd0 -q lun=/dev/{disk}")
         told = guest.pattern_on(disk)
         equal(host_sum(new), told, f"checksum on {new}")
-        control("remove-lun", lun=11)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 11, disk)
         remove_null_blk("old")
         remove_null_blk("new")
 
@@ -122,9 +125,7 @@ def ranges(guest, control):
     """DISCARD and WRITE ZEROES reach the backing; zeroes are zero."""
     with case("storage:discard-and-write-zeroes"):
         device, file = loop(16, "ranges")
-        control("add-lun", disk={"path": device}, lun=12)
-        guest.wait_disks(3)
-        disk = guest.disk_of(12)
+        disk = guest.new_disk(control, 12, device)
         guest.do(f"dd if=/dev/urandom of=/dev/{disk} bs=1M count=8 oflag=direct conv=fsync")
         full = os.stat(file).st_blocks
         guest.do(f"/usr/sbin/blkdiscard -o 4M -l 2M /dev/{disk}")
@@ -133,8 +134,7 @@ def ranges(guest, control):
         zeroes = hashlib.sha256(bytes(1 << 20)).hexdigest()
         equal(host_sum(device), zeroes, "checksum of what was zeroed")
         guest.refuses(f"/usr/sbin/blkdiscard -o 32M -l 1M /dev/{disk}")
-        control("remove-lun", lun=12)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 12, disk)
         sh("losetup", "-d", device)
 
 
@@ -143,9 +143,8 @@ def limits(guest, control):
     with case("storage:limits"):
         rate, burst = 200, 50
         path = null_blk("slow", 32)
-        control("add-lun", lun=13, disk={"path": path, "limits": {"iops": rate, "iops-burst": burst}})
-        guest.wait_disks(3)
-        slow, quick = guest.disk_of(13), guest.disk_of(1)
+        slow = guest.new_disk(control, 13, path, limits={"iops": rate, "iops-burst": burst})
+        quick = guest.disk_of(1)
         fio = "fio --name=l --filename=/dev/{} --rw=randread --bs=4k --size=8m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=5 --output=/tmp/l{}"
         begun, before = time.monotonic(), (requests_of(path), requests_of("/dev/second"))
         guest.do(f"{fio.format(quick, 1)} & {fio.format(slow, 2)}; wait")
@@ -155,22 +154,33 @@ def limits(guest, control):
         check(done > burst, f"only {done} requests: the burst and no more")
         beside = requests_of("/dev/second") - before[1]
         check(beside > done, f"the unlimited neighbour did {beside}, the limited LUN {done}")
+    with case("storage:limits-outlast-time-outs"):
+        # A request waits for several times as long as it may take.
+        control("set-limits", lun=13, limits={"iops": 3, "iops-burst": 1})
+        guest.do(f"echo 1000 >/sys/block/{slow}/queue/io_timeout")
+        load = f"fio --name=w --filename=/dev/{slow} --rw=randwrite --bs=4k --size=128k --iodepth=16 --direct=1 --ioengine=libaio --output=/tmp/w"
+        guest.do(load, 120)
+        told = json.loads(guest.do(f"gvsdmgr --json get_stat -D /dev/gvsd0 -q lun=/dev/{slow}"))[0]
+        check(told["timeouts"] > 0, f"no time ran out: {told}")
         control("set-limits", lun=13, limits={})
-        control("remove-lun", lun=13)
-        guest.wait_disks(2)
+        guest.remove_disk(control, 13, slow)
         remove_null_blk("slow")
+
+
+def rebind(guest, meanwhile="true"):
+    """Has the driver let go of the adapter, a command done, and the driver take it again."""
+    address = guest.do("basename $(ls -d /sys/bus/pci/drivers/avio_stor/0000:*)").strip()
+    driver, count = "/sys/bus/pci/drivers/avio_stor", len(guest.do("disks").split())
+    guest.do(f"echo {address} >{driver}/unbind; {meanwhile}; echo {address} >{driver}/bind; wait_disks {count}")
 
 
 def unbound(guest):
     """The driver leaves under load, and comes back."""
     with case("storage:driver-leaves-under-load"):
         disk = guest.disk_of(1)
-        address = guest.do("basename $(ls -d /sys/bus/pci/drivers/avio_stor/0000:*)").strip()
         guest.do(f"fio --name=u --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/u 2>&1 &")
         at_work(guest, disk)
-        guest.do(f"echo {address} > /sys/bus/pci/drivers/avio_stor/unbind")
-        guest.do("while pidof fio; do sleep 0.1; done; [ -z \"$(disks)\" ]")
-        guest.do(f"echo {address} > /sys/bus/pci/drivers/avio_stor/bind; wait_disks 2")
+        rebind(guest, 'while pidof fio; do sleep 0.1; done; [ -z "$(disks)" ]')
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
 
 
@@ -183,9 +193,9 @@ def main():
         guest.ready()
         control = guest.control()
     if BRIEF:
-        steps = [hot_add, hot_remove, gate, aborted, stuck, added_while_stuck, quiesced]
+        steps = [hot_add, hot_remove, gate, failed_flush, aborted, stuck, added_while_stuck, quiesced]
     else:
-        steps = [hot_add, hot_remove, resize, gate, mounted, unheard, ranges, limits, debugfs, polling, aborted, stuck]
+        steps = [hot_add, hot_remove, resize, gate, mounted, unheard, ranges, limits, debugfs, polling, failed_flush, aborted, stuck]
         steps += [added_while_stuck, volume, lost_and_back, scsi, quiesced]
     for step in steps:
         step(guest, control)

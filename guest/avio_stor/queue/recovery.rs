@@ -2,7 +2,7 @@
 
 //! What goes wrong with a queue, and how it starts anew.
 
-use super::{Door, Queue};
+use super::{Cause, Door, Queue};
 use crate::counters::Event;
 use crate::link::HANGS;
 use avio_abi::pci::{reg, state, task};
@@ -11,6 +11,11 @@ use avio_core::ring::{CompletionReader, QueueMemory, SubmissionWriter};
 use avio_sys::guest::request::{Batch, Slow};
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// How long after it forgot a request the device has certainly posted the completion.
+const POSTED: Delta = Delta::from_millis(10);
 
 /// What helps a queue that is ill.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,6 +152,14 @@ impl Queue {
         self.shared.signals.recover();
     }
 
+    /// Whether a request of which the device knows nothing has no completion either. The device forgets it before it posts
+    /// that.
+    fn is_lost(&self, tag: u32) -> bool {
+        fsleep(POSTED);
+        self.reap(Cause::Look);
+        self.requests.contains(tag)
+    }
+
     /// What is done about a request whose time ran out and that is still in flight: first it is aborted, then all
     /// requests of its LUN. If the device then says that no backing has it, the queue has lost it.
     pub(super) fn escalate(&self, slow: &Slow) {
@@ -166,7 +179,7 @@ impl Queue {
         }
         if self.shared.registers.is_gone() {
             self.give_up(Illness::Adapter);
-        } else if times >= 3 && left == Some(0) && self.requests.contains(tag) {
+        } else if times >= 3 && left == Some(0) && self.is_lost(tag) {
             self.give_up(Illness::Queue);
             dev_err!(
                 device,

@@ -89,9 +89,10 @@ pub use imp::AtomicU32;
 
 const CLAIMED: u32 = 1 << 0;
 const ABORTED: u32 = 1 << 1;
+const CONDEMNED: u32 = 1 << 2;
 const LUN_SHIFT: u32 = 16;
 
-/// Whether a tag is in flight, on which LUN, and whether it is to be aborted.
+/// Whether a tag is in flight, on which LUN, and whether it is to be aborted or is condemned.
 ///
 /// The device claims a tag when it takes a request and releases it before it posts the completion, so that a driver
 /// that has seen the completion can use the tag again. All is one word: an abort that races with the completion and
@@ -115,21 +116,40 @@ impl InFlight {
         self.0.swap_acquire(claimed(lun)) == 0
     }
 
-    /// Marks the request as one to be aborted; `false` if the tag is not in flight on this LUN.
+    /// Marks the request as one to be aborted: it ends as aborted if it fails. `false` if the tag is not in flight on this
+    /// LUN.
     pub fn abort(&self, lun: u16) -> bool {
-        match self.0.load_relaxed() {
-            0 => false,
-            _ => self.0.replace(claimed(lun), claimed(lun) | ABORTED) || self.aborted_on(lun),
-        }
+        self.mark(lun, ABORTED)
     }
 
-    fn aborted_on(&self, lun: u16) -> bool {
-        self.0.load_relaxed() == claimed(lun) | ABORTED
+    /// Marks the request as one that ends as aborted, whatever becomes of it: its LUN is taken away. `false` as for
+    /// [`abort`](Self::abort).
+    pub fn condemn(&self, lun: u16) -> bool {
+        self.mark(lun, CONDEMNED)
+    }
+
+    /// Who is overtaken more often than there are marks by others was overtaken by the end of the request.
+    fn mark(&self, lun: u16, mark: u32) -> bool {
+        for _ in 0..3 {
+            let word = self.0.load_relaxed();
+            if word & !(ABORTED | CONDEMNED) != claimed(lun) {
+                return false;
+            }
+            if word & mark != 0 || self.0.replace(word, word | mark) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the request is to be aborted.
     pub fn aborted(&self) -> bool {
         self.0.load_relaxed() & ABORTED != 0
+    }
+
+    /// Whether the request is condemned.
+    pub fn condemned(&self) -> bool {
+        self.0.load_relaxed() & CONDEMNED != 0
     }
 
     /// Marks the tag as free.
@@ -172,6 +192,13 @@ mod tests {
         assert!(tag.abort(3));
         assert!(tag.abort(3));
         assert!(tag.aborted());
+        assert!(!tag.condemned());
+        assert!(!tag.condemn(4));
+        assert!(tag.condemn(3));
+        assert!(tag.condemn(3));
+        assert!(tag.abort(3));
+        assert!(tag.aborted());
+        assert!(tag.condemned());
         tag.release();
         assert!(!tag.abort(3));
         assert!(tag.claim(3));

@@ -129,9 +129,7 @@ impl Mapped {
 
     /// Exchanges the table.
     pub fn load(&self, table: &str) -> Result<()> {
-        let held = self.suspend()?;
-        run("dmsetup", &["load", &self.name, "--table", table])?;
-        held.resume()
+        self.suspend()?.resume_with(table)
     }
 
     /// Lets nothing through, until what is returned is dropped: declare that after whatever waits for the device.
@@ -164,6 +162,12 @@ pub struct Suspended<'a>(&'a Mapped);
 impl Suspended<'_> {
     /// Lets them go.
     pub fn resume(self) -> Result<()> {
+        self.go()
+    }
+
+    /// The same, through another table.
+    pub fn resume_with(self, table: &str) -> Result<()> {
+        run("dmsetup", &["load", &self.0.name, "--table", table])?;
         self.go()
     }
 

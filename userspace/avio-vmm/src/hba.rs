@@ -10,6 +10,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use avio_abi::pci::state;
 use avio_abi::stor::{lun_flags, LunInfo};
@@ -19,6 +21,10 @@ use crate::backend::{Error, Events, Served, Stor};
 use crate::inventory::Lun;
 use crate::registers::{Offer, Registers, Stop};
 use crate::resets::Resets;
+
+/// How long the guest may take to let go of a LUN that is gone before another takes its place, and how often to look.
+const LET_GO: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Flags of a LUN that the VMM decides.
 const OURS: u32 = lun_flags::GATED | lun_flags::LOST;
@@ -137,6 +143,18 @@ impl Hba {
     /// Whether a LUN is there.
     pub fn has(&self, number: u32) -> bool {
         self.registers().lun(number).flags & lun_flags::PRESENT != 0
+    }
+
+    /// Whether the guest lets go of a LUN that is gone, for which this waits a little.
+    pub fn is_let_go(&self, number: u32) -> bool {
+        let end = Instant::now() + LET_GO;
+        while self.registers().clings_to(number) {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(LOOK);
+        }
+        true
     }
 
     /// Whether a LUN is there and the guest may use it.

@@ -158,6 +158,12 @@ impl<B: Backend> Registers<B> {
         self.in_use.has(lun)
     }
 
+    /// Whether the driver may still have requests for a LUN that is gone: it uses it, or has not looked since. They must not
+    /// reach another in its place.
+    pub fn clings_to(&self, lun: u32) -> bool {
+        self.state == state::RUNNING && (self.in_use(lun) || self.luns.end_is_unseen(lun))
+    }
+
     /// One of `avio_abi::pci::state`.
     pub fn state(&self) -> u32 {
         self.state
@@ -201,7 +207,6 @@ impl<B: Backend> Registers<B> {
             Stop::Pending => state::STOPPING,
         };
         self.setup = Setup::new(self.offer.max_queues);
-        self.tasks = Tasks::default();
         self.in_use = InUse::default();
         self.error = 0;
         self.error_index = 0;

@@ -125,8 +125,8 @@ const TCSETS2: u32 = 0x402c_542b;
 const TCSETSW2: u32 = 0x402c_542c;
 
 /// Ioctls of a processor's thread: running, moving doorbells, routing interrupts, the ACPI interrupt, starting and
-/// stopping the adapter, task commands.
-const VCPU_IOCTLS: [u32; 10] = [
+/// stopping the adapter, task commands and what they are for.
+const VCPU_IOCTLS: [u32; 11] = [
     KVM_RUN,
     KVM_IOEVENTFD,
     KVM_IRQFD,
@@ -137,6 +137,7 @@ const VCPU_IOCTLS: [u32; 10] = [
     ioctl::START,
     ioctl::STOP,
     ioctl::TASK,
+    ioctl::GET_LUN,
 ];
 const KVM_RUN: u32 = 0xae80;
 const KVM_IRQ_LINE: u32 = 0x4008_ae61;

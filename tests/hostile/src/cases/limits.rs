@@ -93,10 +93,18 @@ fn let_go(env: &Env) -> Result<Outcome> {
     guest.works(0, 211)?;
 
     let (mut guest, tags) = held_back(env)?;
-    guest.adapter.task(task::LUN_RESET, 0, (0, 0))?;
+    let before = guest.adapter.lun(0)?.held_back;
+    let left = guest.adapter.task(task::LUN_RESET, 0, (0, 0))?;
+    ensure!(left >= 8, "LUN_RESET leaves {left}");
+    let after = guest.adapter.lun(0)?.held_back;
+    ensure!(
+        before - after <= 1,
+        "of {before} held back {after} are left"
+    );
+    guest.adapter.limit_bytes(0, 0, 0)?;
     let answers = guest.queue().answers(&tags)?;
-    let aborted = answers.iter().filter(|status| **status == Status::Aborted);
-    ensure!(aborted.count() >= 8, "after LUN_RESET: {answers:?}");
+    let right = answers.iter().all(|status| *status == Status::Ok);
+    ensure!(right, "after LUN_RESET: {answers:?}");
 
     let (mut guest, tags) = held_back(env)?;
     guest.adapter.remove_lun(0, remove_flags::FORCE)?;

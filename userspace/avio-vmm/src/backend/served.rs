@@ -56,6 +56,12 @@ impl Served {
         self.stor.start(queues.len() as u32)
     }
 
+    /// Whether all requests of a LUN wait for its limits: its disk is well then.
+    fn only_waits(&self, lun: u32) -> bool {
+        let status = self.stor.lun(lun);
+        status.is_ok_and(|status| status.in_flight == 0 && status.held_back != 0)
+    }
+
     /// Logs once only: a guest could fill the log.
     fn warn(&mut self, what: &str, error: &Error) {
         if !self.warned {
@@ -106,9 +112,12 @@ impl Backend for Served {
         tracing::debug!(?task, "task of the guest");
         let result = self.stor.task(task).ok()?;
         match task {
-            Task::LunReset { lun } => self.resets.ask(lun),
+            Task::LunReset { lun } if !self.only_waits(lun) => self.resets.ask(lun),
             Task::OpenGate { .. } => self.events.notice.raise(),
-            Task::Abort { .. } | Task::QueueStop { .. } | Task::QueueStart { .. } => {}
+            Task::LunReset { .. }
+            | Task::Abort { .. }
+            | Task::QueueStop { .. }
+            | Task::QueueStart { .. } => {}
         }
         Some(result)
     }

@@ -96,10 +96,20 @@ fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
     let lun = inventory
         .open_disk((index, number), arguments.disk)
         .map_err(chain)?;
-    let foreign = inventory.is_foreign(index, number, &lun);
-    if let Err(error) = guest.hbas[index].attach(number, &lun, foreign) {
+    let (hba, foreign) = (
+        &guest.hbas[index],
+        inventory.is_foreign(index, number, &lun),
+    );
+    let result = if hba.is_let_go(number) {
+        hba.attach(number, &lun, foreign).map_err(chain)
+    } else {
+        Err(format!(
+            "the guest has not let go of the disk that was LUN {number}; use another LUN, or wait until it has"
+        ))
+    };
+    if let Err(error) = result {
         inventory.settle_cgroup((index, number));
-        return Err(chain(error));
+        return Err(error);
     }
     inventory.meet(index, number, &lun);
     inventory.adapters[index].luns.insert(number, lun);

@@ -2,6 +2,8 @@
 
 //! The LUNs in the register window: their descriptions, which change, and which of them the driver uses.
 
+use std::cell::Cell;
+
 use avio_abi::pci::{reg, BAR_SIZE};
 use avio_abi::stor::LunInfo;
 use avio_abi::wire::Wire;
@@ -16,11 +18,13 @@ pub struct Luns {
     generation: u32,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Slot {
     info: LunInfo,
     /// Goes on counting while there is no LUN, so that the next one differs from the last.
     changes: u32,
+    /// The LUN is gone, and the guest has not looked since.
+    unseen_end: Cell<bool>,
 }
 
 impl Luns {
@@ -55,6 +59,7 @@ impl Luns {
             return false;
         }
         slot.changes = slot.changes.wrapping_add(1);
+        slot.unseen_end.set(info.flags == 0);
         slot.info = info;
         if info.flags != 0 {
             slot.info.changes = slot.changes;
@@ -63,12 +68,19 @@ impl Luns {
         true
     }
 
+    /// Whether there is no LUN any more and the guest has not seen that yet.
+    pub fn end_is_unseen(&self, lun: u32) -> bool {
+        let slot = self.slots.get(lun as usize);
+        slot.is_some_and(|slot| slot.unseen_end.get())
+    }
+
     /// Reads a word of the descriptions.
     pub fn read(&self, offset: u64) -> u32 {
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         let Some(slot) = self.slots.get(at / INFO_SIZE) else {
             return 0;
         };
+        slot.unseen_end.set(false);
         let bytes = slot.info.to_bytes();
         let word = bytes
             .get(at % INFO_SIZE..)
@@ -139,6 +151,19 @@ mod tests {
         assert!(luns.set(3, disk(16)));
         assert_eq!((luns.generation(), luns.get(3).changes), (2, 2));
         assert!(!luns.set(256, disk(8)));
+    }
+
+    #[test]
+    fn the_end_of_a_lun_is_unseen_until_it_is_read() {
+        let mut luns = Luns::new();
+        luns.set(1, disk(8));
+        assert!(!luns.end_is_unseen(1));
+        luns.set(1, LunInfo::default());
+        assert_eq!(luns.read(0), 0);
+        assert!(luns.end_is_unseen(1), "another LUN was looked at");
+        assert_eq!(luns.read(128), 0);
+        assert!(!luns.end_is_unseen(1));
+        assert!(!luns.end_is_unseen(256));
     }
 
     #[test]

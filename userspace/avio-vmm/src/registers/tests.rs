@@ -343,3 +343,32 @@ fn luns_in_use_are_a_bit_each() {
     assert!(!registers.in_use(256));
     assert_eq!(registers.read(reg::LUNS_IN_USE + 28), 1 << 31);
 }
+
+#[test]
+fn a_guest_clings_to_a_lun_that_is_gone_until_it_has_looked_and_uses_it_no_more() {
+    let mut registers = ready();
+    registers.set_lun(1, disk(0));
+    start(&mut registers);
+    registers.write(reg::LUNS_IN_USE, 1 << 1);
+    registers.set_lun(1, LunInfo::default());
+    assert!(registers.clings_to(1));
+    assert_eq!(registers.read(reg::LUN_INFO + 128), 0);
+    assert!(registers.clings_to(1), "it is in use");
+    registers.write(reg::LUNS_IN_USE, 0);
+    assert!(!registers.clings_to(1));
+    registers.set_lun(1, disk(0));
+    registers.set_lun(1, LunInfo::default());
+    assert!(registers.clings_to(1), "nobody has looked");
+    registers.write(reg::COMMAND, command::RESET);
+    assert!(!registers.clings_to(1), "there is no driver");
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_task_does_not_turn_it_to_another_lun() {
+    let mut registers = ready();
+    start(&mut registers);
+    registers.write(reg::TASK_LUN, 1);
+    registers.write(reg::COMMAND, command::RESET);
+    registers.write(reg::TASK, task::OPEN_GATE);
+    assert_eq!(registers.backend.tasks, [Task::OpenGate { lun: 1 }]);
+}
