@@ -14,7 +14,7 @@ WORKSPACES = ("userspace", "tests/hostile", "tests/driver")
 # What runs in a kernel has the kernel's licence; the crates that run in user space too, both.
 MODULES_LICENCE, LICENCE = "GPL-2.0", "GPL-2.0 OR Apache-2.0"
 MODULES_FILES = ("Kbuild", "rust/crates.mk", "rust/avio_sys/", "rust/avio_host/", "rust/avio_lan_host/", "guest/avio_")
-MODULES_FILES += ("tests/vm/emulated_svm/", "tests/vm/erasable_disk/")
+MODULES_FILES += ("tests/vm/emulated_svm/", "tests/vm/test_disk/")
 ALLOWED_PANICS = CHECKOUT / "scripts" / "panics.allowed"
 PANIC = re.compile(r"panick|unwrap_failed|expect_failed|slice.*(fail|oob)|str::slice_error|rust_build_error|assert_failed")
 

@@ -43,6 +43,11 @@ blk_features_t avio_blk_feat_fua(void)
 	return BLK_FEAT_FUA;
 }
 
+blk_features_t avio_blk_feat_stable_writes(void)
+{
+	return BLK_FEAT_STABLE_WRITES;
+}
+
 static struct ida indices[] = { IDA_INIT(indices[0]), IDA_INIT(indices[1]) };
 
 int avio_index_get(unsigned int kind)

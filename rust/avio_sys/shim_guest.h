@@ -16,6 +16,7 @@ bool avio_rq_add_to_batch(struct request *rq, struct io_comp_batch *batch, bool 
 /* Values of macros. */
 blk_features_t avio_blk_feat_write_cache(void);
 blk_features_t avio_blk_feat_fua(void);
+blk_features_t avio_blk_feat_stable_writes(void);
 
 /* A number that no other disk (kind 0) or adapter (kind 1) of this driver has, and back with it. */
 int avio_index_get(unsigned int kind);

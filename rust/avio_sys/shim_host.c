@@ -78,6 +78,21 @@ bool avio_bdev_rotational(struct block_device *bdev)
 	return bdev_rot(bdev);
 }
 
+bool avio_bdev_stable_writes(struct block_device *bdev)
+{
+	return bdev_stable_writes(bdev);
+}
+
+u32 avio_bdev_io_min(struct block_device *bdev)
+{
+	return bdev_io_min(bdev);
+}
+
+u32 avio_bdev_io_opt(struct block_device *bdev)
+{
+	return bdev_io_opt(bdev);
+}
+
 bool avio_bdev_nowait(struct block_device *bdev)
 {
 	return bdev_nowait(bdev);

@@ -37,15 +37,15 @@ def remove_null_blk(name):
     (NULLB / name).rmdir()
 
 
-def erasable():
-    """A memory disk that knows secure erase; its path."""
-    sh("insmod", MODULES / "tests/vm/erasable_disk/erasable_disk.ko")
-    return "/dev/erasable"
+def test_disk():
+    """A memory disk that knows secure erase, and keeps checksums; its path."""
+    sh("insmod", MODULES / "tests/vm/test_disk/test_disk.ko")
+    return "/dev/testdisk"
 
 
 def erased():
     """How many sectors of it were erased so."""
-    return int(Path("/sys/module/erasable_disk/parameters/erased").read_text(encoding="ascii"))
+    return int(Path("/sys/module/test_disk/parameters/erased").read_text(encoding="ascii"))
 
 
 def sectors(device):

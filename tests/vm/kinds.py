@@ -2,15 +2,17 @@
 """In the VM: every kind of backing behind LUNs, many LUNs, several adapters, polled queues, and cgroups.
 Argument: the guest's initramfs."""
 
-import hashlib
+import contextlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cgroups
-from backings import dm, erasable, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions
-from common import BIN, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
+from backings import dm, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions, sectors, test_disk
+from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 from lifecycle import crowded, replaced, slow, stopping
-from machine import Machine
+from machine import STATE, Machine
 
 INITRD = sys.argv[1]
 # A disk of 3 TiB, of which only what is written takes memory.
@@ -33,7 +35,7 @@ def each_kind():
         backings["beyond-2-TiB"] = null_blk("vast", VAST_MIB)
         backings["nvme-tcp"] = nvme_tcp(null_blk("remote", 32))
         backings["dm-delay"] = dm("tardy", f"0 {32 << 11} delay {null_blk('below-tardy', 32)} 0 20")
-        backings["erasable"] = erasable()
+        backings["test-disk"] = test_disk()
         blocks = {"4k-blocks": 4096}
     with case("kinds:guest"):
         disks = [f"path={path},lun={lun},serial=KIND{lun}" for lun, path in enumerate(backings.values())]
@@ -44,6 +46,7 @@ def each_kind():
             disk = guest.disk_of(lun)
             equal(guest.do(f"attribute {disk} queue/logical_block_size").strip(), str(blocks.get(kind, 512)), "block size")
             equal(guest.do(f"attribute {disk} serial").strip(), f"KIND{lun}", "serial number")
+            as_the_backing(guest, disk, path)
             guest.do(f"verified {disk} 16 4m")
             guest.do(f"leave_pattern {disk}")
             told = guest.do("sha256sum </tmp/pattern").split()[0]
@@ -53,9 +56,18 @@ def each_kind():
                 last_blocks(guest, disk, path)
     with case("kinds:secure-erase"):
         secure_erase(guest, *(f"/dev/{guest.disk_of(lun)}" for lun in (0, len(backings) - 1)))
+    with case("kinds:M9-checksums-of-what-is-in-the-page-cache"):
+        cached(guest, guest.disk_of(len(backings) - 1))
     with case("kinds:exclusive-claim"):
         taken = subprocess.run(["sfdisk", "--wipe", "never", "-q", backings["whole-disk"]], input="label: gpt\n", text=True, check=False, capture_output=True)
         check(taken.returncode, "another program partitioned a disk that a guest has")
+        for path in (*backings.values(), "/dev/parted", "/dev/below"):
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_EXCL))
+                check(False, f"another program could claim {path}")
+        line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD, "--disk", f"path={backings['partition']}"]
+        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+        check(done.returncode and backings["partition"] in done.stderr, f"a second VMM ended with {done.returncode} and {done.stderr[-300:]!r}")
     with case("kinds:console-takes-long-lines"):
         for length in range(1000, 3000, 100):
             equal(guest.do(f"printf %s {'x' * length} | wc -c").strip(), str(length), "characters that came")
@@ -63,6 +75,29 @@ def each_kind():
         guest.process.stdin.write(b"0 poweroff -f\n")
         guest.process.stdin.flush()
         guest.wait(60)
+
+
+def as_the_backing(guest, disk, path):
+    """The guest's disk is what its backing is."""
+    number = os.stat(path).st_rdev
+    place = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    # A partition has that of its disk.
+    queue = next(folder for folder in (place / "queue", place.parent / "queue") if folder.exists())
+    names = ["physical_block_size", "minimum_io_size", "optimal_io_size", "rotational", "write_cache", "fua", "stable_writes"]
+    wanted = [(queue / name).read_text(encoding="ascii").strip() for name in names]
+    told = guest.do(f"for n in {' '.join(names)}; do attribute {disk} queue/$n; done").splitlines()
+    equal(dict(zip(names, told)), dict(zip(names, wanted)), f"attributes of {path}")
+    equal(guest.do(f"attribute {disk} size").strip(), str(sectors(path)), f"capacity of {path}")
+    most = int(guest.do(f"attribute {disk} queue/discard_max_bytes"))
+    equal(most > 0, int((queue / "discard_max_bytes").read_text(encoding="ascii")) > 0, f"whether {path} discards")
+
+
+def cached(guest, disk):
+    """M9: a disk with checksums behind a guest whose programs change pages of its cache while they are written: all of
+    it can be read, for the guest's kernel knows that it must not let them."""
+    load = f"fio --name=cached --filename=/dev/{disk} --ioengine=mmap --rw=randwrite --bs=512 --size=1m --time_based --runtime=5 --output=/tmp/cached"
+    guest.do(f"(while [ ! -e /tmp/enough ]; do sync; done) & {load}; code=$?; touch /tmp/enough; wait; [ $code = 0 ] || {{ cat /tmp/cached; exit 1; }}")
+    guest.do(f"dd if=/dev/{disk} of=/dev/null bs=64k iflag=direct")
 
 
 def last_blocks(guest, disk, path):
@@ -78,19 +113,19 @@ def secure_erase(guest, other, disk):
     """What a guest erases is gone from the backing, and nothing beside it; where the backing cannot, it is refused. At
     1 MiB on the disk is a pattern of 1 MiB."""
     guest.refuses(f"/usr/sbin/blkdiscard --secure {other}")
-    with open("/dev/erasable", "rb") as backing:
+    with open("/dev/testdisk", "rb") as backing:
         backing.seek(3 << 19)
         kept = backing.read(1 << 19)
     check(any(kept), "the pattern is not there")
     guest.do(f"/usr/sbin/blkdiscard --secure --offset 1M --length 512K {disk}")
     equal(erased(), 1024, "sectors that were erased")
-    sh("blockdev", "--flushbufs", "/dev/erasable")
-    with open("/dev/erasable", "rb") as backing:
+    sh("blockdev", "--flushbufs", "/dev/testdisk")
+    with open("/dev/testdisk", "rb") as backing:
         backing.seek(1 << 20)
         check(not any(backing.read(1 << 19)), "something is left of what was erased")
         check(backing.read(1 << 19) == kept, "what is beside it has changed")
     guest.do(f"/usr/sbin/blkdiscard --secure {disk}")
-    equal(erased(), 1024 + int(sh("blockdev", "--getsz", "/dev/erasable")), "sectors that were erased in all")
+    equal(erased(), 1024 + int(sh("blockdev", "--getsz", "/dev/testdisk")), "sectors that were erased in all")
 
 
 def many_luns():
@@ -99,20 +134,22 @@ def many_luns():
         sh("rmmod", "brd", check_code=False)
         modprobe("brd", "rd_nr=257", "rd_size=1024")
         disks = [f"path=/dev/ram{n}" for n in range(256)]
-        with Shell(disks, INITRD, cpus=2) as guest:
+        with Machine(disks, INITRD, cpus=2) as guest:
             guest.ready(120)
-            each = "for d in $(disks); do {} 2>/dev/null || exit 1; done"
-            guest.do(each.format("dd if=/dev/urandom of=/dev/$d bs=64k count=1 oflag=direct"), 180)
-            sums = "echo $(cat /sys/block/$d/lun) $(dd status=none if=/dev/$d bs=64k count=1 iflag=direct | sha256sum)"
-            told = dict(line.split()[:2] for line in guest.do(each.format(sums), 180).splitlines())
-        found = {}
-        for number in range(256):
+            guest.control().refuses("add-lun", "all LUNs are taken", disk={"path": "/dev/ram256"})
+            equal(guest.do("gvsdmgr get_info -D /dev/gvsd0 -q lun=all | grep -c '^LUN '").strip(), "256", "LUNs that gvsdmgr lists")
+            # What the shell does itself: a program for each disk takes longer than all the rest.
+            guest.do('for d in $(disks); do read n </sys/block/$d/lun; echo "This is LUN $n." >/dev/$d || exit 1; done', 180)
+            read = 'read n </sys/block/$d/lun; read line </dev/$d || exit 1; echo "$n $line"'
+            told = dict(line.split(" ", 1) for line in guest.do(f"for d in $(disks); do {read}; done", 180).splitlines())
+        STATE.unlink()
+        wanted = {str(number): f"This is LUN {number}." for number in range(256)}
+        equal(told, wanted, "what the guest reads of each LUN")
+        for number, text in wanted.items():
             with open(f"/dev/ram{number}", "rb") as backing:
-                found[str(number)] = hashlib.sha256(backing.read(65536)).hexdigest()
-        check(told == found, f"LUNs with other contents than their backings: {[n for n in found if told.get(n) != found[n]]}")
-        check(len(set(found.values())) == 256, "two disks have the same contents")
+                equal(backing.readline(), f"{text}\n".encode(), f"what is on the backing of LUN {number}")
     with case("kinds:257th-lun-refused"):
-        line = [BIN / "avio-vmm", "--kernel", "/avio-guest-kernel/arch/x86/boot/bzImage", "--initrd", INITRD]
+        line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD]
         line += [word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")]
         done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60)
         check(done.returncode and "256" in done.stderr + done.stdout, f"it said {done.stderr[-300:]!r}")
@@ -155,6 +192,26 @@ def polled():
         check(done < 100, f"512 polled reads raised {done} interrupts")
 
 
+def without_features():
+    """The guest's driver without any of the features that a host may lack: the same data; and a broken queue takes the whole
+    adapter's reset."""
+    names = ("fua", "segment-list", "ranges", "events", "tasks", "coalesce", "queue-reset")
+
+    class Plain(Shell):
+        def command(self, disks, initrd, cmdline, cpus, memory):
+            return [*super().command(disks, initrd, cmdline, cpus, memory), "--hba", f"id=plain,without={'+'.join(names)}"]
+
+    with case("kinds:driver-without-features"), Plain([f"path={null_blk('plain', 64, discard=1, cache_size=4)}"], INITRD, cpus=2) as guest:
+        guest.ready()
+        disk = guest.do("disk 1").strip()
+        equal(guest.do("told get_info Features").strip(), "FLUSH", "features")
+        equal(guest.do(f"attribute {disk} queue/discard_max_bytes").strip(), "0", "most bytes of a discard")
+        guest.do(f"verified {disk} 16 4m && edges {disk} && durable {disk} 32m")
+        guest.refuses("gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset")
+        guest.do(f"find_queue $(told get_info 'Hardware Path') 0; verified {disk} 16 4m & until dmesg | grep -q 'the adapter was reset'; do scribble; done; wait $!")
+        equal(guest.do("told get_info State").strip(), "ONLINE", "the adapter's state")
+
+
 def administered():
     """What a guest's administrator does, and what the guest's driver does about a queue that broke."""
     with case("kinds:administration"):
@@ -174,6 +231,7 @@ def main():
     many_luns()
     two_adapters()
     polled()
+    without_features()
     administered()
     cgroups.of_the_vmm(INITRD)
     cgroups.weights(INITRD)

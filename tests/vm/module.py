@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from backings import dm, linear, remove_dm, standing_still, test_disk
 from common import BIN, COUNTERS, HOST_MODULE, case, check, finish, insert, loaded, modprobe, remove, result, sh
 from hostile import DISK, attack, disk
 
@@ -55,6 +56,8 @@ def hostile():
     with case("hostile:devices"):
         disk()
         modprobe("dm_mirror")
+        modprobe("dm_flakey")
+        test_disk()
         modprobe("brd", "rd_nr=1", "rd_size=65536")
         sh("mkfs.ext4", "-q", "/dev/ram0")
         sh("mount", "/dev/ram0", "/mnt")
@@ -62,16 +65,16 @@ def hostile():
     attack("hostile", "--disk-file", "/mnt/file")
     with case("hostile:devices-are-free"):
         sh("umount", "/mnt")
-        sh("rmmod", "brd")
+        sh("rmmod", "brd", "test_disk")
 
 
 @contextlib.contextmanager
-def victim(step):
+def victim(step, device=DISK):
     """A guest that has come to this step, and is killed at the end."""
-    line = [BIN / "avio-hostile", "--device", DISK, "victim", step]
+    line = [BIN / "avio-hostile", "--device", device, "victim", step]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         ready = process.stdout.readline()
-        yield
+        yield process
         process.kill()
     check(ready == "ready\n", f"the victim said {ready!r}")
 
@@ -84,6 +87,14 @@ def removals():
                 pass
             remove()
             insert()
+    with case("c7_not_removed_while_a_backing_has_requests"):
+        with victim("loaded", dm("still", linear(DISK))) as process, standing_still("still"):
+            process.kill()
+            sh("rmmod", "avio_host", check_code=False)
+            check(loaded(), "the module was removed under requests")
+        remove_dm("still")
+        remove()
+        insert()
     with case("c7_not_removed_while_its_debugfs_file_is_open"):
         with victim("running"):
             file = open(next(COUNTERS.iterdir()), "rb")

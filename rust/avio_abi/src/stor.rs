@@ -120,6 +120,8 @@ pub mod lun_flags {
     pub const GATED: u32 = 1 << 5;
     /// The backing is gone, and may come back: every request ends in an error.
     pub const LOST: u32 = 1 << 6;
+    /// What is behind computes checksums or parity of the data: it must not change while a WRITE is in flight.
+    pub const STABLE_WRITES: u32 = 1 << 7;
 }
 
 wire_struct! {
@@ -154,9 +156,13 @@ wire_struct! {
         pub wwn: [u8; 16],
         /// Changes whenever this description does, or another LUN takes its place.
         pub changes: u32,
+        /// What requests should be a multiple of, in bytes, such as a chunk of a stripe; zero if that is all the same.
+        pub io_min: u32,
+        /// What long transfers should be a multiple of, in bytes, such as a stripe; zero if that is all the same.
+        pub io_opt: u32,
         /// Zero.
         pub reserved: u32,
         /// Zero.
-        pub reserved1: [u64; 2],
+        pub reserved1: u64,
     }
 }

@@ -62,7 +62,8 @@ pub struct LunStatus {
     pub identity: String,
     /// Serial number that the guest sees.
     pub serial: String,
-    /// Names of what it is: `present`, `read-only`, `write-cache`, `fua`, `non-rotational`, `gated`, `lost`.
+    /// Names of what it is: `present`, `read-only`, `write-cache`, `fua`, `non-rotational`, `gated`, `lost`,
+    /// `stable-writes`.
     pub flags: Vec<String>,
     /// Capacity in sectors of 512 bytes.
     pub sectors: u64,

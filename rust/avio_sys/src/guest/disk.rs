@@ -55,6 +55,12 @@ pub struct Limits {
     pub rotational: bool,
     /// Writes are refused.
     pub read_only: bool,
+    /// Data that is being written must not change.
+    pub stable_writes: bool,
+    /// What requests should be a multiple of, in bytes, or zero.
+    pub io_min: u32,
+    /// What long transfers should be a multiple of, in bytes, or zero.
+    pub io_opt: u32,
     /// Most units of 512 bytes in a discard; zero if there is none.
     pub max_discard: u32,
     /// What a discard should be a multiple of, in bytes.
@@ -74,6 +80,8 @@ impl Limits {
         c.max_hw_sectors = self.max_sectors;
         // The device's limit is the limit: by itself the block layer would stop at 1280 KiB.
         c.max_user_sectors = self.max_sectors;
+        c.io_min = self.io_min;
+        c.io_opt = self.io_opt;
         c.max_hw_discard_sectors = self.max_discard;
         c.discard_granularity = self.discard_granularity;
         c.max_secure_erase_sectors = self.max_secure_erase;
@@ -83,15 +91,17 @@ impl Limits {
         c.seg_boundary_mask = usize::MAX;
         c.dma_alignment = self.segment_align.wrapping_sub(1);
         // SAFETY: These return constants.
-        let (write_cache, fua) = unsafe {
+        let (write_cache, fua, stable_writes) = unsafe {
             (
                 avio_bindings::avio_blk_feat_write_cache(),
                 avio_bindings::avio_blk_feat_fua(),
+                avio_bindings::avio_blk_feat_stable_writes(),
             )
         };
         let feature = |on, bit| if on { bit } else { 0 };
         c.features = feature(self.write_cache, write_cache)
             | feature(self.fua, fua)
+            | feature(self.stable_writes, stable_writes)
             | feature(self.rotational, avio_bindings::BLK_FEAT_ROTATIONAL);
         c
     }

@@ -85,6 +85,10 @@ impl BlockFile {
                     | flag(
                         !bindings::avio_bdev_rotational(bdev),
                         lun_flags::NON_ROTATIONAL,
+                    )
+                    | flag(
+                        bindings::avio_bdev_stable_writes(bdev),
+                        lun_flags::STABLE_WRITES,
                     ),
                 logical_block: bindings::avio_bdev_logical_block(bdev),
                 sectors: bindings::avio_bdev_sectors(bdev),
@@ -93,6 +97,8 @@ impl BlockFile {
                     .saturating_add(1)
                     .max(512)
                     .max(bindings::avio_bdev_logical_block(bdev)),
+                io_min: bindings::avio_bdev_io_min(bdev),
+                io_opt: bindings::avio_bdev_io_opt(bdev),
                 max_discard: range(bindings::avio_bdev_max_discard(bdev)),
                 discard_granularity: bindings::avio_bdev_discard_granularity(bdev),
                 max_secure_erase: range(bindings::avio_bdev_max_secure_erase(bdev)),

@@ -18,7 +18,7 @@ use super::Guest;
 use crate::hba::Hba;
 use crate::inventory::{Adapter, Lun};
 
-const FLAGS: [(u32, &str); 7] = [
+const FLAGS: [(u32, &str); 8] = [
     (lun_flags::PRESENT, "present"),
     (lun_flags::READ_ONLY, "read-only"),
     (lun_flags::WRITE_CACHE, "write-cache"),
@@ -26,6 +26,7 @@ const FLAGS: [(u32, &str); 7] = [
     (lun_flags::NON_ROTATIONAL, "non-rotational"),
     (lun_flags::GATED, "gated"),
     (lun_flags::LOST, "lost"),
+    (lun_flags::STABLE_WRITES, "stable-writes"),
 ];
 
 /// State of everything.
