@@ -75,4 +75,15 @@ pub mod features {
     /// All that this version defines.
     pub const ALL: u64 =
         FLUSH | FUA | SEGMENT_LIST | RANGES | EVENTS | TASKS | COALESCE | QUEUE_RESET;
+    /// Each of them with its name.
+    pub const NAMES: [(u64, &str); 8] = [
+        (FLUSH, "FLUSH"),
+        (FUA, "FUA"),
+        (SEGMENT_LIST, "SEGMENT_LIST"),
+        (RANGES, "RANGES"),
+        (EVENTS, "EVENTS"),
+        (TASKS, "TASKS"),
+        (COALESCE, "COALESCE"),
+        (QUEUE_RESET, "QUEUE_RESET"),
+    ];
 }

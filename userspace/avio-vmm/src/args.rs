@@ -48,10 +48,12 @@ pub struct Args {
     #[arg(long)]
     pub huge_pages: bool,
 
-    /// Add a storage adapter: id=NAME[,queues=N][,weight=N]; may be repeated
+    /// Add a storage adapter: id=NAME[,queues=N][,weight=N][,without=FEATURE[+FEATURE…]]; may be repeated
     ///
     /// Without any there is one, hba0, if there is a disk or a control socket. The adapters' PCI addresses follow their
-    /// order here. weight=N is the adapter's weight among the others, see --cgroup.
+    /// order here. weight=N is the adapter's weight among the others, see --cgroup. without= offers the guest fewer
+    /// features than there are, as an older release would: fua, segment-list, ranges, events, tasks, coalesce,
+    /// queue-reset.
     #[arg(long = "hba", value_name = "SPEC")]
     pub hbas: Vec<HbaSpec>,
 

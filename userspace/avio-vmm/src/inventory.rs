@@ -61,6 +61,8 @@ pub struct Adapter {
     pub queues: u32,
     /// Its weight among the adapters.
     pub weight: Option<u32>,
+    /// Features that it does without.
+    pub without: u64,
     /// How long the module's workers poll, if somebody has said.
     pub poll_ns: Option<u32>,
     /// Its LUNs.
@@ -124,6 +126,7 @@ impl Inventory {
                 id: adapter.id,
                 queues: adapter.queues,
                 weight: adapter.weight,
+                without: adapter.without,
                 poll_ns: None,
                 luns: BTreeMap::new(),
             });
@@ -263,6 +266,7 @@ mod tests {
             id: "a".into(),
             queues: 1,
             weight: None,
+            without: 0,
             disks: BTreeMap::new(),
         };
         Inventory::open(vec![adapter], State::volatile(), None).unwrap()

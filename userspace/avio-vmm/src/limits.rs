@@ -58,6 +58,7 @@ mod tests {
             id: "a".into(),
             queues: 4,
             weight: None,
+            without: 0,
             disks,
         };
         let adapters = [adapter];

@@ -25,6 +25,8 @@ pub struct Adapter {
     pub queues: u32,
     /// Its weight among the adapters.
     pub weight: Option<u32>,
+    /// Features that it does without.
+    pub without: u64,
     /// Its disks by LUN.
     pub disks: BTreeMap<u32, Disk>,
 }
@@ -127,6 +129,7 @@ fn adapters(args: &Args) -> Result<Vec<Adapter>, Error> {
             id: ONLY.into(),
             queues: None,
             weight: None,
+            without: 0,
         });
     }
     if specs.len() > MAX_ADAPTERS {
@@ -141,6 +144,7 @@ fn adapters(args: &Args) -> Result<Vec<Adapter>, Error> {
             id: spec.id,
             queues: spec.queues.unwrap_or_else(|| args.queue_count()),
             weight: spec.weight,
+            without: spec.without,
             disks: BTreeMap::new(),
         });
     }

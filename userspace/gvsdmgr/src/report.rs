@@ -43,17 +43,6 @@ pub struct AdapterReport {
     resets: u32,
 }
 
-/// The features by name.
-const FEATURES: [(u64, &str); 7] = [
-    (features::FLUSH, "FLUSH"),
-    (features::FUA, "FUA"),
-    (features::SEGMENT_LIST, "SEGMENT_LIST"),
-    (features::RANGES, "RANGES"),
-    (features::EVENTS, "EVENTS"),
-    (features::TASKS, "TASKS"),
-    (features::COALESCE, "COALESCE"),
-];
-
 impl AdapterReport {
     /// From the answer of the adapter with this node.
     pub fn new(node: &Path, info: &Info) -> Self {
@@ -72,7 +61,7 @@ impl AdapterReport {
             driver_release: Release(info.release).to_string(),
             host_release: Release(info.host_release).to_string(),
             interface_version: info.version,
-            features: FEATURES
+            features: features::NAMES
                 .into_iter()
                 .filter_map(|(bit, name)| (info.features & bit != 0).then_some(name))
                 .collect(),

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use avio_abi::MAX_QUEUES;
+use avio_abi::{features, MAX_QUEUES};
 
 use super::WEIGHTS;
 
@@ -17,6 +17,8 @@ pub struct HbaSpec {
     pub queues: Option<u32>,
     /// Its weight among the adapters.
     pub weight: Option<u32>,
+    /// `avio_abi::features` that it does without.
+    pub without: u64,
 }
 
 /// Why an adapter was not understood.
@@ -26,7 +28,7 @@ pub enum Error {
     #[error("id= takes 1 to 32 letters, digits, '-' and '_'")]
     Id,
     /// A key that is not known.
-    #[error("'{0}' is unknown; known are id=, queues= and weight=")]
+    #[error("'{0}' is unknown; known are id=, queues=, weight= and without=")]
     Unknown(String),
     /// A number of queues that is out of range.
     #[error("queues= takes a number from 1 to {MAX_QUEUES}")]
@@ -34,6 +36,12 @@ pub enum Error {
     /// A weight that is out of range.
     #[error("weight= takes a number from {} to {}", WEIGHTS.start(), WEIGHTS.end())]
     Weight,
+    /// A feature that is not known, or that no adapter can do without.
+    #[error("without= takes names with '+' between them, of {known}; not '{name}'", known = optional().join(", "))]
+    Feature {
+        /// What was given.
+        name: String,
+    },
 }
 
 impl FromStr for HbaSpec {
@@ -44,12 +52,14 @@ impl FromStr for HbaSpec {
             id: String::new(),
             queues: None,
             weight: None,
+            without: 0,
         };
         for part in text.split(',') {
             match part.split_once('=') {
                 Some(("id", id)) => spec.id = id.into(),
                 Some(("queues", number)) => spec.queues = Some(queues(number)?),
                 Some(("weight", number)) => spec.weight = Some(weight(number)?),
+                Some(("without", names)) => spec.without = without(names)?,
                 _ => return Err(Error::Unknown(part.into())),
             }
         }
@@ -73,6 +83,36 @@ fn weight(number: &str) -> Result<u32, Error> {
     parsed.filter(|n| WEIGHTS.contains(n)).ok_or(Error::Weight)
 }
 
+/// The features that an adapter can do without, by name. A guest that cannot flush could lose what it believes to be written.
+fn optional() -> Vec<String> {
+    let optional = features::NAMES
+        .iter()
+        .filter(|(bit, _)| *bit != features::FLUSH);
+    optional.map(|(_, name)| spelt(name)).collect()
+}
+
+/// A feature's name as the command line has it.
+fn spelt(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+fn without(names: &str) -> Result<u64, Error> {
+    let bit = |wanted: &str| {
+        let known = features::NAMES
+            .iter()
+            .find(|(_, name)| spelt(name) == wanted);
+        known
+            .map(|(bit, _)| *bit)
+            .filter(|bit| *bit != features::FLUSH)
+            .ok_or_else(|| Error::Feature {
+                name: wanted.into(),
+            })
+    };
+    names
+        .split('+')
+        .try_fold(0, |bits, name| Ok(bits | bit(name)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,8 +122,19 @@ mod tests {
         let spec = |text: &str| text.parse::<HbaSpec>();
         let id = "fast".to_string();
         let (queues, weight) = (Some(4), Some(10_000));
-        let wanted = HbaSpec { id, queues, weight };
-        assert_eq!(spec("id=fast,queues=4,weight=10000"), Ok(wanted));
+        let without = features::FUA | features::QUEUE_RESET;
+        let wanted = HbaSpec {
+            id,
+            queues,
+            weight,
+            without,
+        };
+        let text = "id=fast,queues=4,weight=10000,without=fua+queue-reset";
+        assert_eq!(spec(text), Ok(wanted));
+        for (names, bad) in [("flush", "flush"), ("fua+", ""), ("FUA", "FUA")] {
+            let error = Error::Feature { name: bad.into() };
+            assert_eq!(spec(&format!("id=a,without={names}")), Err(error));
+        }
         assert_eq!(spec("id=a,weight=0"), Err(Error::Weight));
         assert_eq!(spec("id=a,weight=10001"), Err(Error::Weight));
         assert_eq!(spec("queues=4"), Err(Error::Id));

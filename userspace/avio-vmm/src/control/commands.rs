@@ -271,6 +271,7 @@ mod tests {
             id: id.into(),
             queues: 1,
             weight: None,
+            without: 0,
             disks: BTreeMap::new(),
         };
         let plan = vec![adapter("a"), adapter("b")];

@@ -80,7 +80,7 @@ fn offer(stor: &Stor, planned: &inventory::Adapter, queue_size: u32) -> Result<O
     }
     Ok(Offer {
         version: info.version.min(avio_abi::ABI_VERSION),
-        features: info.features & avio_abi::features::ALL,
+        features: info.features & avio_abi::features::ALL & !planned.without,
         max_queues: planned.queues,
         max_queue_size: queue_size,
     })
