@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from common import (
@@ -123,6 +124,26 @@ def in_use(device):
         insert()
 
 
+def pinned():
+    """Pages that are pinned for devices."""
+    Path("/proc/sys/vm/stat_refresh").read_text(encoding="ascii")
+    counts = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
+    return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
+
+
+def killed_at_any_moment(device):
+    """Whenever a VMM is killed, all that it had is free again: the module, the guest's pages, and the disk."""
+    with case("stack:SIGKILL-at-any-moment"):
+        before = pinned()
+        for milliseconds in (0, 20, 50, 100, 200, 400, 800, 1600, 3200, 6400):
+            guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1")
+            time.sleep(milliseconds / 1000)
+            guest.kill()
+            wait_for(lambda: module_users() == 0, 20, f"the adapter of a VMM killed after {milliseconds} ms to be freed")
+            equal(pinned(), before, f"pinned pages when a VMM was killed after {milliseconds} ms")
+            os.close(os.open(device, os.O_RDWR | os.O_EXCL))
+
+
 def two_guests(first, second):
     """Two guests at once, one of them with huge pages, each finds its own disk."""
     with case("stack:two-guests"):
@@ -144,10 +165,10 @@ def two_guests(first, second):
 
 
 def many_processors(device):
-    """As many processors as the VMM has for a guest, each with a queue."""
+    """As many processors as the VMM has for a guest, each with a queue, and as many queues as there can be."""
     with case("stack:16-processors"):
-        guest = Guest("hello", [f"path={device}"], INITRD, cpus=16, append="avio_disks=1 ignore_loglevel")
-        guest.wait(240)
+        guest = Guest("queues", [f"path={device}"], INITRD, cpus=16, queues=64, append="avio_disks=1 ignore_loglevel")
+        guest.wait(300)
         guest.report("16-processors")
         check(guest.said("queue pairs: 16, of"), "the guest's driver found no 16 queue pairs")
 
@@ -232,6 +253,7 @@ def main():
         reload_module(5 if BRIEF else 20)
     if not BRIEF:
         in_use("/dev/nullb0")
+        killed_at_any_moment("/dev/nullb0")
         counting("/dev/nullb0")
         reset("/dev/nullb0")
         two_guests(first, "/dev/ram0")

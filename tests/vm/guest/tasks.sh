@@ -93,7 +93,7 @@ parallel() {
 
 # Durability: O_SYNC writes become FUA or a flush. Behind the partition, which the host will look at.
 durable() {
-    fio --name=sync --filename="/dev/$1" --rw=write --bs=8k --offset=128m --size=1m --sync=1 --direct=1 --ioengine=psync --fsync=4 \
+    fio --name=sync --filename="/dev/$1" --rw=write --bs=8k --offset="${2:-128m}" --size=1m --sync=1 --direct=1 --ioengine=psync --fsync=4 \
         --verify=md5 --do_verify=1 --randrepeat=1 --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
 }
 
@@ -227,6 +227,11 @@ administration() {
         '-f task_mgmt -D /dev/gvsd0 -q tgt=all' '-f task_mgmt -D /dev/gvsd0 -q lun=0 -t abort -r 99:0'; do
         refused gvsdmgr $words
     done
+    # Without -f it asks first, and takes nothing but a yes for one.
+    command="gvsdmgr task_mgmt -D /dev/gvsd0 -q lun_dsf=/dev/$2 -t reset"
+    refused sh -c "echo n | $command"
+    refused sh -c "$command </dev/null"
+    expect "$(echo y | sh -c "$command" 2>/dev/null)" "done" "the answer to a reset that somebody agreed to"
 }
 
 # Task commands against requests in flight: all data is right, and nobody sees an error.
@@ -374,6 +379,24 @@ task_admin() {
     run_case coalesced coalesced 2
     run_case polled polled 2
     dmesg | grep -i avio
+}
+
+# As many queue pairs as there can be: one with an interrupt for each processor, and polled ones.
+as_many_queues() {
+    rmmod avio_stor
+    insmod /avio_stor.ko poll_queues=48
+    wait_disks "$avio_disks"
+    expect "$(told get_info 'Queue pairs') $(told get_info 'Polled queue pairs')" "64 48" "number of queue pairs, and of polled ones"
+    verified "$1" 16 4m
+    fio --name=all --filename=/dev/$1 --rw=randwrite --bs=4k --size=1m --offset_increment=1m --numjobs="$(nproc)" --direct=1 \
+        --ioengine=io_uring --hipri=1 --iodepth=4 --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=1 \
+        --output=/tmp/fio.out || { cat /tmp/fio.out; return 1; }
+}
+
+task_queues() {
+    run_case probe load
+    run_case pattern leave_pattern "$(disk 1)"
+    run_case as-many-queues as_many_queues "$(disk 1)"
 }
 
 # A short sign of life.

@@ -6,7 +6,7 @@ use crate::backing::{linear, Mapped, NullBlk};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
-use avio_abi::stor::{flags, lun_flags, Status};
+use avio_abi::stor::{flags, lun_flags, opcode, Status};
 
 pub const TESTS: &[Test] = &[
     ("fault_power_cut_with_a_volatile_cache", power_cut),
@@ -50,7 +50,8 @@ fn power_cut(_env: &Env) -> Result<Outcome> {
 }
 
 fn flakey(_env: &Env) -> Result<Outcome> {
-    let disk = NullBlk::new(&[])?;
+    let settings = [("cache_size", "4"), ("fua", "1"), ("discard", "1")];
+    let disk = NullBlk::new(&settings)?;
     let device = Mapped::over(&disk)?;
     let mut guest = Guest::on(&device.open()?, &PLAIN)?;
     let (path, sectors) = (disk.path(), NullBlk::SECTORS);
@@ -66,6 +67,14 @@ fn flakey(_env: &Env) -> Result<Outcome> {
             .queue()
             .expect(&entry, Status::IoError, "a write that fails")?;
         guest.holds(0, 0, 65536, 270 + round)?;
+        let durable = [
+            ("a flush", flush(0)),
+            ("a durable write", entry.flagged(flags::FUA)),
+            ("a discard", range(opcode::DISCARD, 0, 2048, 8)),
+        ];
+        for (what, entry) in durable {
+            guest.queue().expect(&entry, Status::IoError, what)?;
+        }
         let all_fails = format!("0 {sectors} flakey {path} 0 0 3600 2 error_reads error_writes");
         device.load(&all_fails)?;
         let entry = read(0, 0, &[(DATA, 65536)]);
@@ -76,6 +85,7 @@ fn flakey(_env: &Env) -> Result<Outcome> {
         guest
             .holds(0, 0, 65536, 270 + round)
             .context("what was flushed")?;
+        guest.queue().ok(&flush(0)).context("behind the fault")?;
     }
     guest.works(0, 281)?;
     pass()

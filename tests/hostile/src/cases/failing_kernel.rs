@@ -14,7 +14,8 @@ use crate::run::{Env, Outcome, Test};
 use anyhow::{bail, ensure, Context, Result};
 use avio_abi::ioctl::{remove_flags, Region};
 use avio_abi::pci::task;
-use avio_abi::stor::Status;
+use avio_abi::ring::Submission;
+use avio_abi::stor::{opcode, Status};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -206,41 +207,77 @@ fn of_workers(env: &Env) -> Result<Outcome> {
     let mut workers = now.difference(&before).filter(is_worker);
     let worker = workers.next().context("the worker's thread")?;
     let fail = FailNth::of(worker);
-    // A request with all that a request can have.
+    // More LUNs: with a cgroup of its own, with limits that hold requests back, and one that discards.
+    let (group, thin) = (
+        Group::new("avio-failing-workers")?,
+        NullBlk::new(&[("discard", "1")])?,
+    );
+    cgroups::add(&guest.adapter, env, 1, group.open()?.as_raw_fd())?;
+    guest.adapter.add_lun(2, env.device.as_raw_fd(), 0)?;
+    guest.adapter.limit_bytes(2, 64 << 20, 4096)?;
+    guest.adapter.add_lun(3, thin.open()?.as_raw_fd(), 0)?;
+    // Requests with all that a request can have.
     let block = guest.block();
     let segments: Vec<_> = (0..256).map(|page| (DATA + page * 4096, block)).collect();
-    let len = 256 * block;
-    let entry = with_list(&guest, read(0, 0, &[]), LIST, &segments);
-    guest.store(0, 0, len, 251)?;
-    let (mut failed, mut errors) = (0, 0);
+    let reading = with_list(&guest, read(0, 0, &[]), LIST, &segments);
+    let writing = with_list(&guest, write(0, 0, &[]), LIST + 0x2000, &segments);
+    let kinds = [
+        ("read", reading),
+        ("write", writing),
+        ("flush", flush(0)),
+        ("read of a LUN with a cgroup", reading.on(1)),
+        ("write that is held back", writing.on(2)),
+        ("discard", range(opcode::DISCARD, 0, 0, 64).on(3)),
+    ];
+    let mut counts = Vec::new();
     complains_of_memory_only(|| {
-        for nth in 1..MANY {
-            fail.set(nth)?;
-            let result = guest.queue().request(&entry);
-            let happened = fail.happened()?;
-            match result?.0 {
-                Status::Ok => {
-                    for (index, (addr, _)) in segments.iter().enumerate() {
-                        let sector = index as u64 * u64::from(block) / 512;
-                        guest.verify(*addr, sector, block, 251)?;
-                    }
-                }
-                Status::NoMemory | Status::IoError | Status::NoSpace => errors += 1,
-                other => bail!("allocation {nth}: {}", other.name()),
-            }
-            if !happened {
-                return Ok(());
-            }
-            failed = nth;
-            guest.works(0, 252)?;
-            guest.store(0, 0, len, 251)?;
+        for (what, entry) in kinds {
+            let failed = failing(&mut guest, &fail, &segments, entry).context(what)?;
+            counts.push(format!("{what} {failed}"));
         }
-        bail!("more than {MANY} allocations")
+        Ok(())
     })?;
     guest.canaries()?;
     Ok(Outcome::Pass(format!(
-        "{failed} allocations failed, {errors} requests with them"
+        "allocations that failed: {}",
+        counts.join(", ")
     )))
+}
+
+/// Sends a request of these segments again and again, and has another allocation fail each time; how many there are.
+fn failing(
+    guest: &mut Guest,
+    fail: &FailNth,
+    segments: &[(u64, u32)],
+    entry: Submission,
+) -> Result<u32> {
+    let block = guest.block();
+    for nth in 1..MANY {
+        guest.store(0, 0, 256 * block, 251)?;
+        for (index, (addr, _)) in segments.iter().enumerate() {
+            let sector = index as u64 * u64::from(block) / 512;
+            guest.fill(*addr, sector, block, 251);
+        }
+        fail.set(nth)?;
+        let result = guest.queue().request(&entry);
+        let happened = fail.happened()?;
+        match result?.0 {
+            Status::Ok if entry.opcode == opcode::READ => {
+                for (index, (addr, _)) in segments.iter().enumerate() {
+                    let sector = index as u64 * u64::from(block) / 512;
+                    guest.verify(*addr, sector, block, 251)?;
+                }
+            }
+            Status::Ok if entry.opcode == opcode::WRITE => guest.holds(0, 0, 256 * block, 251)?,
+            Status::Ok | Status::NoMemory | Status::IoError | Status::NoSpace => (),
+            other => bail!("allocation {nth}: {}", other.name()),
+        }
+        if !happened {
+            return Ok(nth - 1);
+        }
+        guest.works(0, 252)?;
+    }
+    bail!("more than {MANY} allocations")
 }
 
 fn of_bios(_env: &Env) -> Result<Outcome> {
