@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""Draws docs/benchmarks.json as docs/bench-*.svg. Needs matplotlib; `tests/bench.py` runs it in an environment that has
-it."""
+"""Draws docs/benchmarks.json as docs/bench-*.svg, and docs/benchmarks-full.json as docs/bench-full-*.svg. Needs matplotlib;
+`tests/bench.py` runs it in an environment that has it. Argument: `quick` or `full`."""
 
 import json
+import sys
 from pathlib import Path
+
+import report
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 # What a bar is made of, from its foot: the key in a row, and its name in the legend.
@@ -42,31 +45,69 @@ def picture(plot, name, rows, parts, title):
     panels[0][0].invert_yaxis()  # which the others share
     if parts[0][1]:
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(parts), frameon=False)
+    save(plot, figure, name)
+
+
+def save(plot, figure, name):
+    """Write a picture."""
     figure.savefig(DOCS / f"bench-{name}.svg", metadata={"Date": None, "Rights": LICENCE})
     plot.close(figure)
 
 
-def draw():
-    """All pictures: 4 KiB random reads on one queue and one LUN, depths 1 and 32."""
-    import matplotlib  # pylint: disable=import-outside-toplevel
+def curves(plot, rows, key, name, title):
+    """A panel for each load, a line for each way, over the depth; one queue and one LUN."""
+    rows = [row for row in rows if (row["queues"], row["luns"]) == (1, 1) and row.get(key)]
+    loads = list(dict.fromkeys((row["load"], row["block"]) for row in rows))
+    width = 4
+    height = -(-len(loads) // width)
+    figure, panels = plot.subplots(height, width, figsize=(4.2 * width, 3.2 * height), squeeze=False, layout="constrained")
+    for axes in panels.flat:
+        axes.set_visible(False)
+    for axes, (load, block) in zip(panels.flat, loads):
+        axes.set_visible(True)
+        here = [row for row in rows if (row["load"], row["block"]) == (load, block)]
+        for way in dict.fromkeys(row["way"] for row in here):
+            line = sorted((row["depth"], row[key]) for row in here if row["way"] == way)
+            axes.loglog(*zip(*line), marker="o", markersize=3, label=way)
+        axes.set_xticks(depths := sorted({row["depth"] for row in here}), labels=[str(depth) for depth in depths])
+        axes.minorticks_off()
+        axes.set_title(f"{block // 1024} KiB, {report.LOADS[load]}", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("depth", fontsize=9)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    save(plot, figure, name)
 
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "avio", "svg.fonttype": "none"})
-    from matplotlib import pyplot  # pylint: disable=import-outside-toplevel
 
-    results = json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))
+def targets(plot, results):
+    """4 KiB random reads on one queue and one LUN, depths 1 and 32."""
     wanted = {"load": "randread", "block": 4096, "queues": 1, "luns": 1}
     rows = [row for row in results["rows"] if row["depth"] in (1, 32) and all(row[k] == v for k, v in wanted.items())]
     guests = [row for row in rows if "exits" in row]
     for row in guests:
         # An interrupt is not always an exit, and an exit may be for several; what is left over cannot be less than none.
         row["other_exits"] = max(row["exits"] - row["doorbells"] - row["interrupts"], 0.0)
-    picture(pyplot, "rate", guests, RATE, "I/Os a second")
-    picture(pyplot, "exits", guests, CROSSINGS, "VM exits an I/O")
-    picture(pyplot, "cpu", guests, CPU, "CPU an I/O, µs")
+    picture(plot, "rate", guests, RATE, "I/Os a second")
+    picture(plot, "exits", guests, CROSSINGS, "VM exits an I/O")
+    picture(plot, "cpu", guests, CPU, "CPU an I/O, µs")
     counted = [row for row in results["counted"] if row["depth"] in (1, 32)]
-    picture(pyplot, "instructions", counted, COUNTED, "instructions an I/O")
+    picture(plot, "instructions", counted, COUNTED, "instructions an I/O")
+
+
+def draw(selection):
+    """All pictures of a selection."""
+    import matplotlib  # pylint: disable=import-outside-toplevel
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "avio", "svg.fonttype": "none"})
+    from matplotlib import pyplot  # pylint: disable=import-outside-toplevel
+
+    results = json.loads((DOCS / f"{report.STEMS[selection]}.json").read_text(encoding="utf-8"))
+    if selection == "full":
+        curves(pyplot, results["rows"], "iops", "full-rate", "I/Os a second")
+        curves(pyplot, results["rows"], "exits", "full-exits", "VM exits an I/O")
+    else:
+        targets(pyplot, results)
 
 
 if __name__ == "__main__":
-    draw()
+    draw(sys.argv[1])

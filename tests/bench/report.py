@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""Turns docs/benchmarks.json into docs/benchmarks.md. By hand, without measuring again: tests/bench/report.py."""
+"""Turns docs/benchmarks.json into docs/benchmarks.md, and what `make bench BENCH=full` measured, docs/benchmarks-full.json,
+into docs/benchmarks-full.md. By hand, without measuring again: tests/bench/report.py."""
 
 import json
 from pathlib import Path
@@ -7,8 +8,14 @@ from pathlib import Path
 import targets
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
-DATA, REPORT = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
+STEMS = {"quick": "benchmarks", "full": "benchmarks-full"}
+SELECTIONS = {
+    "quick": """These are the loads that the targets are about. [benchmarks-full.md](benchmarks-full.md) has others at more depths, from a run
+of their own (`make bench BENCH=full`).""",
+    "full": """These are all loads at all depths. [benchmarks.md](benchmarks.md) has those that the targets are about, from a run of their own.""",
+}
 LOADS = {"randread": "random read", "randwrite": "random write", "mix": "70 % random read, 30 % random write", "read": "sequential read"}
+SPARE = ["", " and one that runs no guests"]
 COUNTED = """4 KiB random reads, counted in a test machine with one processor that takes one virtual nanosecond for each
 instruction (QEMU's `-icount shift=0`): within a percent or so the figures are the same on every machine and in every run.
 Whatever is said of numbers of instructions holds for this one kernel and its configuration."""
@@ -82,6 +89,25 @@ def where(profile):
 {table(["function", "part", "in", "instructions an I/O"], functions)}"""
 
 
+def against(results):
+    """The table of targets."""
+    return table(["what", "measured", "target", "reached"], targets.against(results))
+
+
+def goals(results):
+    """What the targets are about, which only a run of its own measures."""
+    if results["selection"] != "quick":
+        return ""
+    return f"""
+## Against the targets
+
+4 KiB random reads, one queue where no other number is given.
+
+{against(results)}
+
+{instructions(results)}"""
+
+
 def instructions(results):
     """The section of counted instructions."""
     profiles = "\n\n".join(where(profile) for profile in results["profile"])
@@ -115,22 +141,27 @@ def failures(results):
     return "".join(f"\nNot measured: {one['way']}: {one['why']}\n" for one in results.get("failed", []))
 
 
-def pictures():
+def pictures(selection):
     """The plots that are there."""
-    return "\n".join(f"![{path.stem}]({path.name})" for path in sorted(DOCS.glob("bench-*.svg")))
+    full = "bench-full-*.svg"
+    names = {path.name for path in DOCS.glob(full if selection == "full" else "bench-*.svg")}
+    if selection != "full":
+        names -= {path.name for path in DOCS.glob(full)}
+    return "\n".join(f"![{name.removesuffix('.svg')}]({name})" for name in sorted(names))
 
 
 def text(results):
-    """docs/benchmarks.md."""
-    sections = "\n\n".join(by_load(results["rows"]))
+    """The report."""
+    sections, selection = "\n\n".join(by_load(results["rows"])), results["selection"]
+    command = "make bench" if selection == "quick" else f"make bench BENCH={selection}"
     return f"""<!-- SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 -->
 # Benchmarks
 
-Written by `make bench` from [benchmarks.json](benchmarks.json); do not edit. All figures are from one run, one way
-after the other.
+Written by `{command}` from [{STEMS[selection]}.json]({STEMS[selection]}.json); do not edit. All figures are from one run, one way
+after the other. {SELECTIONS[selection]}
 
 - date: {results["date"]}
-- test machine: Linux {results["kernel"]}, {results["processors"]} processors, {results["accelerator"]}
+- test machine: Linux {results["kernel"]}, {results["processors"]} processors{SPARE[results.get("spare", 0)]}, {results["accelerator"]}
 - on: {results["cpu"]}
 - device: null_blk without latency, so that nothing but the path is measured
 - guests: the same kernel and initramfs, 512 MiB, as many processors as queues
@@ -140,33 +171,34 @@ after the other.
 - doorbells: accesses with which the guest calls for the host, bound to an eventfd or emulated by the VMM;
   interrupts: as the guest counts them, all devices but the console
 - QEMU: {results["qemu"]}, on io_uring with cache.direct=on; mptsas1068: with message-signalled interrupts, which its
-  driver must be asked for; vhost-scsi: one iblock LUN
+  driver must be asked for; vhost-scsi: iblock LUNs
 
 Where the processor is emulated a VM exit costs many times what it costs on a real one, and all else is slower; compare
 rows, not machines. There each interrupt that a guest gets costs one more exit, in all ways alike, because of a defect of the
 emulation (tests/vm/emulated_svm).
-
-## Against the targets
-
-4 KiB random reads, one queue.
-
-{table(["what", "measured", "target", "reached"], targets.against(results))}
-
-{instructions(results)}
+{goals(results)}
 ## Every cell
 
-{pictures()}
+{pictures(selection)}
 {failures(results)}
 {sections}
 """
 
 
-def write():
-    """The report of the results that are kept."""
-    results = json.loads(DATA.read_text(encoding="utf-8"))
-    REPORT.write_text(text(results), encoding="utf-8")
-    return results
+def keep(results):
+    """Keep a run's results."""
+    path = DOCS / f"{STEMS[results['selection']]}.json"
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write(selection):
+    """The report of the results that are kept; its path."""
+    data, report = (DOCS / f"{STEMS[selection]}.{kind}" for kind in ("json", "md"))
+    if data.exists():
+        report.write_text(text(json.loads(data.read_text(encoding="utf-8"))), encoding="utf-8")
+    return report
 
 
 if __name__ == "__main__":
-    write()
+    for one in STEMS:
+        write(one)

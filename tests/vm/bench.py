@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from bench_counters import doorbell_probe, per_io, sample, sectors
 from bench_ways import WAYS
@@ -61,22 +60,28 @@ class Boot:
 
 QUICK = (Cell("randread", 4096, 1), Cell("randread", 4096, 32))
 RANDOM = [(load, block) for load in ("randread", "randwrite", "mix") for block in (4096, 8192)]
-FULL = tuple(Cell(load, block, depth) for load, block in [*RANDOM, ("read", 131072)] for depth in (1, 4, 32, 128))
-BUSY = Cell("randread", 4096, 128)
+KINDS = [*RANDOM, ("read", 131072)]
+FULL = tuple(Cell(load, block, depth) for load, block in KINDS for depth in (1, 4, 32, 128))
+# As many in flight as there are LUNs.
+BUSY = Cell("randread", 4096, MANY_LUNS)
+FULL_BUSY = tuple(Cell(load, block, MANY_LUNS) for load, block in KINDS)
+# QEMU's mptsas1068 and AHCI do not take as many disks, and its virtio-blk takes a PCI function for each.
+TAKE_MANY = (BARE, "AVIO", "vhost-scsi")
 
 
 def plan(selection, ways):
     """What is measured: of all but the full selection only what the targets need."""
     boots = []
     for way in ways:
-        has_many = way in (BARE, "AVIO")
+        takes_many = way in TAKE_MANY
         if selection == "full":
             boots += [Boot(way, queues, 1, FULL) for queues in (1, 2)]
-        else:
-            boots.append(Boot(way, 1, 1, QUICK + ((BUSY,) if has_many else ())))
+            boots += [Boot(way, queues, MANY_LUNS, FULL_BUSY) for queues in (1, 2) if takes_many]
+            continue
+        boots.append(Boot(way, 1, 1, QUICK + ((BUSY,) if takes_many else ())))
         if selection == "quick" and way == "AVIO":
             boots.append(Boot(way, 2, 1, QUICK))
-        if has_many:
+        if takes_many:
             boots.append(Boot(way, 1, MANY_LUNS, (BUSY,)))
     return boots
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from common import GUEST_IMAGE, Guest, insert, modprobe, module_users, remove, sh, wait_for
 
 TARGET = Path("/sys/kernel/config/target")
-BACKSTORE = TARGET / "core/iblock_0/bench"
+BACKSTORES = TARGET / "core/iblock_0"
 WWPN, INITIATOR = "naa.5001405000000a10", "naa.5001405000000a11"
 
 
@@ -38,49 +38,54 @@ def avio(paths, boot):
         remove()
 
 
-def emulated(device, *options, append=""):
-    """A way through a disk that QEMU emulates, on io_uring; `append` is for the guest's kernel."""
+def emulated(disks, *options, append=""):
+    """A way through a disk that QEMU emulates, on io_uring, in the guest one of those whose names begin so; `append` is for
+    the guest's kernel."""
 
     @contextlib.contextmanager
     def way(paths, boot):
         block = f"driver=host_device,node-name=d0,filename={paths[0]},aio=io_uring,cache.direct=on"
-        with boot(QemuGuest, ["-blockdev", block, *options], f"avio_device={device} {append}") as guest:
+        with boot(QemuGuest, ["-blockdev", block, *options], f"avio_prefix={disks} avio_disks=1 {append}") as guest:
             yield guest
 
     return way
 
 
 @contextlib.contextmanager
-def vhost_target(path):
-    """A target for vhost-scsi; its LUN 0 is the block device itself, by way of iblock."""
+def vhost_target(*paths):
+    """A target for vhost-scsi; its LUNs are the block devices themselves, by way of iblock."""
     modprobe("target_core_iblock")
     modprobe("vhost_scsi")
     if not TARGET.exists():
         sh("mount", "-t", "configfs", "configfs", "/sys/kernel/config")
     group = TARGET / "vhost" / WWPN / "tpgt_1"
-    lun = group / "lun/lun_0"
-    BACKSTORE.mkdir(parents=True)
-    (BACKSTORE / "control").write_text(f"udev_path={path}", encoding="ascii")
-    (BACKSTORE / "enable").write_text("1", encoding="ascii")
     group.mkdir(parents=True)
-    lun.mkdir(parents=True)
-    (lun / "disk").symlink_to(BACKSTORE)
+    luns = [(group / f"lun/lun_{number}", BACKSTORES / f"bench{number}") for number in range(len(paths))]
+    for (lun, store), path in zip(luns, paths):
+        store.mkdir(parents=True)
+        (store / "control").write_text(f"udev_path={path}", encoding="ascii")
+        (store / "enable").write_text("1", encoding="ascii")
+        lun.mkdir()
+        (lun / "disk").symlink_to(store)
     (group / "nexus").write_text(INITIATOR, encoding="ascii")
     try:
         yield WWPN
     finally:
-        (lun / "disk").unlink()
         (group / "nexus").write_text("NULL", encoding="ascii")
-        for folder in (lun, group, group.parent, BACKSTORE, BACKSTORE.parent):
+        for lun, store in luns:
+            (lun / "disk").unlink()
+            lun.rmdir()
+            store.rmdir()
+        for folder in (group, group.parent, BACKSTORES):
             folder.rmdir()
 
 
 @contextlib.contextmanager
 def vhost_scsi(paths, boot):
     """The kernel's vhost-scsi."""
-    with vhost_target(paths[0]) as wwpn:
+    with vhost_target(*paths) as wwpn:
         options = ["-device", f"vhost-scsi-pci,wwpn={wwpn},num_queues={{queues}}"]
-        with boot(QemuGuest, options, "avio_device=sda") as guest:
+        with boot(QemuGuest, options, f"avio_prefix=sd avio_disks={len(paths)}") as guest:
             yield guest
 
 
@@ -93,8 +98,8 @@ VIRTIO_BLK = "virtio-blk-pci,drive=d0,num-queues={queues}"
 WAYS = {
     "AVIO": avio,
     "vhost-scsi": vhost_scsi,
-    "QEMU virtio-blk, IOThread": emulated("vda", "-object", "iothread,id=io0", "-device", f"{VIRTIO_BLK},iothread=io0"),
-    "QEMU virtio-blk": emulated("vda", "-device", VIRTIO_BLK),
-    "QEMU mptsas1068": emulated("sda", "-device", "mptsas1068,id=hba", "-device", SAS_DISK, append=SAS_MSI),
-    "QEMU AHCI": emulated("sda", "-device", "ide-hd,bus=ide.0,drive=d0"),
+    "QEMU virtio-blk, IOThread": emulated("vd", "-object", "iothread,id=io0", "-device", f"{VIRTIO_BLK},iothread=io0"),
+    "QEMU virtio-blk": emulated("vd", "-device", VIRTIO_BLK),
+    "QEMU mptsas1068": emulated("sd", "-device", "mptsas1068,id=hba", "-device", SAS_DISK, append=SAS_MSI),
+    "QEMU AHCI": emulated("sd", "-device", "ide-hd,bus=ide.0,drive=d0"),
 }

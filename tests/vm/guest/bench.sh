@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 # The guest's part of the benchmark, sourced by tasks.sh: the loads that avio_cells names (LOAD:BLOCK:DEPTH, with commas
-# between them), one after the other, each for avio_ms, on all our disks or on the device that avio_device names.
+# between them), one after the other, each for avio_ms, on avio_disks disks: ours, or those whose names
+# begin with avio_prefix.
 
 # Interrupts of all devices but the console's.
 bench_interrupts() {
@@ -17,13 +18,13 @@ bench_load() {
     esac
 }
 
-if [ -n "$avio_device" ]; then
-    until [ -b "/dev/$avio_device" ]; do sleep 0.1; done
-    bench_disks=$avio_device
+if [ -n "$avio_prefix" ]; then
+    disks() { ls /sys/block | grep "^$avio_prefix" | sort -V; }
+    wait_disks "$avio_disks"
 else
     load
-    bench_disks=$(disks)
 fi
+bench_disks=$(disks)
 # Where the driver's functions lie, for a profile.
 grep -qw avio_symbols /proc/cmdline && sed -n 's/\t\[avio_stor\]$/ [avio_stor]/; /\[avio_stor\]/s/^/GUEST-SYMBOL /p' /proc/kallsyms
 files=$(printf ':/dev/%s' $bench_disks)
