@@ -103,23 +103,20 @@ def vng_line(line, cpus, memory, append, qemu, env):
 
 
 def spare_processors(cpus):
-    """How many processors a machine gets beside those that its guests and tests use. QEMU's emulation of XRSTOR, which any
-    processor may execute at any time, writes to flags of processor 0 without a lock (cpu_clear_ignne in
-    target/i386/tcg/system/fpu_helper.c), those of its SVM among them: a processor 0 that enters and leaves guests can be
-    left with its interrupts off for ever. So nothing that has a guest runs there."""
+    """How many processors a machine gets beside those of its guests, which keep away from processor 0 where it is emulated
+    (tests/vm/emulated_svm)."""
     return 1 if accelerator()[0] == "tcg" and cpus > 1 else 0
 
 
-def run(line, name, flavour="normal", guest_flavour="normal", cpus=2, memory="3G", timeout=600, append=(), qemu=(), on_line=None):
-    """Boot, run `line`, come back. `on_line` gets each line that the command prints, as it comes."""
+def run(line, name, flavour="normal", guest_flavour="normal", cpus=2, guests=True, memory="3G", timeout=600, append=(), qemu=(), on_line=None):
+    """Boot, run `line`, come back. `on_line` gets each line that the command prints, as it comes. With `guests`, the
+    processors are those that guests can have."""
     built, guest = kernel.ensure(flavour), kernel.ensure(guest_flavour)
     env = {"AVIO_FLAVOUR": flavour, "AVIO_GUEST_FLAVOUR": guest_flavour}
     helper = BUILD / flavour / "tests/vm/emulated_svm/emulated_svm.ko"
     if accelerator()[0] == "tcg" and helper.exists():
         env["AVIO_EMULATED_SVM"] = str(Path("/avio") / helper.relative_to(CHECKOUT))
-    spare = spare_processors(cpus)
-    env["AVIO_SPARE_PROCESSORS"] = str(spare)
-    vng = vng_line(line, cpus + spare, memory, append, qemu, env)
+    vng = vng_line(line, cpus + (spare_processors(cpus) if guests else 0), memory, append, qemu, env)
     log = BUILD / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     result = Result(code=-1, seconds=0.0, log=log)

@@ -183,7 +183,7 @@ def faults(flavour):
 
     def run(report):
         built(flavour)
-        in_vm(report, "faults", ["/avio/tests/vm/faults.py"], flavour, append=["kunit.autorun=0"], timeout=900)
+        in_vm(report, "faults", ["/avio/tests/vm/faults.py"], flavour, guests=False, append=["kunit.autorun=0"], timeout=900)
 
     return run
 
@@ -208,7 +208,7 @@ def module(flavour):
 
     def run(report):
         built(flavour)
-        in_vm(report, "module", MODULE, flavour, timeout=900)
+        in_vm(report, "module", MODULE, flavour, guests=False, timeout=900)
         with BUILDING:
             own_trees.builds(report)
 
@@ -247,7 +247,8 @@ def debug_host(report):
     """Everything of the host's side in one VM, for a debug kernel boots slowly."""
     built("debug")
     lines = [*MODULE, "--", "/avio/tests/vm/stack.py", built("normal"), "brief"]
-    in_vm(report, "host", lines, "debug", memory="4G", timeout=2400)
+    # Its guests are few, and make do with a processor less.
+    in_vm(report, "host", lines, "debug", guests=False, memory="4G", timeout=2400)
 
 
 def machines_at_once(flavour):

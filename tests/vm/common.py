@@ -25,15 +25,20 @@ COUNTERS = Path("/sys/kernel/debug/avio_host")
 PATIENCE = 4 if "debug" in (FLAVOUR, os.environ.get("AVIO_GUEST_FLAVOUR")) else 1
 
 
-# Where QEMU emulates the processor, an interrupt of a timer costs a guest as much as many requests. So the kernels there,
-# the host's and the guests', do with the scheduler's tick.
-SCHEDULER = "NO_HRTICK" if "AVIO_EMULATED_SVM" in os.environ else ""
+# QEMU emulates the processor.
+EMULATED = "AVIO_EMULATED_SVM" in os.environ
+# An interrupt of a timer costs a guest as much as many requests there. So the kernels, the host's and the guests', do with
+# the scheduler's tick.
+SCHEDULER = "NO_HRTICK" if EMULATED else ""
 
 
 def host_a_guest():
-    """Set this kernel up as it is to be while guests run."""
-    if SCHEDULER:
+    """Set this kernel, and this process and those that it starts, up as they are to be while guests run."""
+    if EMULATED:
         Path("/sys/kernel/debug/sched/features").write_text(SCHEDULER, encoding="ascii")
+        # emulated_svm.c says why.
+        if os.cpu_count() > 1:
+            os.sched_setaffinity(0, os.sched_getaffinity(0) - {0})
 
 
 class Failure(Exception):

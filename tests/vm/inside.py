@@ -38,9 +38,6 @@ def lines(arguments):
 def main():
     """Run all of them; an exit code that is not 0 if there was one, or 1 if memory leaked."""
     code = 0
-    # scripts/vm.py says what for. Whatever is started here inherits it.
-    spare = range(int(os.environ["AVIO_SPARE_PROCESSORS"]))
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - set(spare))
     if "AVIO_EMULATED_SVM" in os.environ:
         subprocess.run(["insmod", os.environ["AVIO_EMULATED_SVM"]], check=True)
     with open(SHMEM_HUGE, "w", encoding="ascii") as file:

@@ -9,6 +9,11 @@
  *
  * So we have KVM exit as soon as the interrupt is injected, in the way that KVM itself does where it must: with interrupts
  * off, an interrupt to the processor itself stays pending until VMRUN is done (svm_vcpu_run in arch/x86/kvm/svm/svm.c).
+ *
+ * Another defect is kept away by who starts guests (host_a_guest in tests/vm/common.py): QEMU's XRSTOR and FXRSTOR, which
+ * any processor executes at any time, write to flags of processor 0 without a lock (cpu_clear_ignne in
+ * target/i386/tcg/system/fpu_helper.c), the one for global interrupts among them. A processor 0 that enters and leaves
+ * guests can be left with its interrupts off for ever.
  */
 #include <linux/kvm_host.h>
 #include <linux/module.h>
