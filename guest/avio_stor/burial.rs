@@ -7,6 +7,7 @@
 
 use crate::luns::LunDisk;
 use crate::signals::Signals;
+use crate::usage::Leaving;
 use avio_sys::guest::work;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Release};
@@ -17,8 +18,9 @@ use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
 #[pin_data]
 pub(crate) struct Burial {
     signals: Arc<Signals>,
+    /// The disk, and that its LUN is in use for as long as it has requests. They go in this order.
     #[pin]
-    disk: Mutex<Option<LunDisk>>,
+    disk: Mutex<Option<(LunDisk, Option<Leaving>)>>,
     over: Atomic<u32>,
     #[pin]
     work: Work<Self>,
@@ -30,11 +32,15 @@ impl_has_work! {
 
 impl Burial {
     /// Of this disk, which has yet to [begin](Self::begin). If there is no memory for it, the disk goes here and now.
-    pub(crate) fn new(disk: LunDisk, signals: Arc<Signals>) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        disk: LunDisk,
+        leaving: Option<Leaving>,
+        signals: Arc<Signals>,
+    ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 signals,
-                disk <- new_mutex!(Some(disk), "avio_stor_burial"),
+                disk <- new_mutex!(Some((disk, leaving)), "avio_stor_burial"),
                 over: Atomic::new(0),
                 work <- new_work!("avio_stor_burial"),
             }),
@@ -64,8 +70,9 @@ impl WorkItem for Burial {
 
     fn run(this: Arc<Self>) {
         let disk = this.disk.lock().take();
-        if let Some(disk) = disk {
+        if let Some((disk, leaving)) = disk {
             disk.remove();
+            drop(leaving);
         }
         this.over.store(1, Release);
         // Another disk may wait for the name.

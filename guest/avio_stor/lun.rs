@@ -13,6 +13,9 @@ use avio_sys::guest::disk::{Limits, Text, Texts};
 use kernel::prelude::*;
 use kernel::str::CString;
 
+/// Largest preferred size of a transfer that is believed, in bytes.
+const MAX_HINT: u32 = 16 << 20;
+
 /// How often a description that changes while it is read is read again.
 const READ_TRIES: u32 = 8;
 
@@ -123,13 +126,21 @@ pub(crate) fn limits(info: &LunInfo, offered: u64) -> Result<Limits> {
         rotational: !flag(lun_flags::NON_ROTATIONAL),
         read_only,
         stable_writes: flag(lun_flags::STABLE_WRITES),
-        io_min: info.io_min,
-        io_opt: info.io_opt,
+        io_min: hint(info.io_min, info.physical_block),
+        io_opt: hint(info.io_opt, info.physical_block),
         max_discard: ranges(info.max_discard),
         discard_granularity: info.discard_granularity.max(info.logical_block),
         max_secure_erase: ranges(info.max_secure_erase),
         max_write_zeroes: ranges(info.max_write_zeroes),
     })
+}
+
+/// A preferred size of transfers, or zero if it makes no sense: the block layer reads ahead by it.
+fn hint(bytes: u32, physical_block: u32) -> u32 {
+    match bytes.checked_rem(physical_block) {
+        Some(0) if bytes <= MAX_HINT => bytes,
+        _ => 0,
+    }
 }
 
 /// The name of a disk: `avioa` to `avioz`, then `avioaa` and on. The rest is zeroes.

@@ -21,6 +21,7 @@ use avio_abi::SECTOR_SIZE;
 use avio_sys::guest::blkmq::TagSet;
 use avio_sys::guest::disk::{Disk, Limits};
 use avio_sys::guest::index::{Index, Kind};
+use avio_sys::guest::no_io::NoIo;
 use kernel::device;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -90,6 +91,8 @@ impl Luns {
         if self.registers.is_gone() {
             return;
         }
+        // A reset of the adapter, for which all I/O waits, waits for this.
+        let _no_io = NoIo::new();
         let mut slots = self.slots.lock();
         for (lun, slot) in (0..u16::MAX).zip(slots.iter_mut()) {
             match read(&self.registers, lun) {
@@ -109,7 +112,7 @@ impl Luns {
         let slots = core::mem::take(&mut *self.slots.lock());
         for known in slots.into_iter().flatten() {
             if let Some(disk) = &known.disk {
-                disk.opener().set_gone();
+                drop(disk.opener().set_gone());
             }
         }
         let leaving = core::mem::take(&mut *self.leaving.lock());
@@ -172,8 +175,12 @@ impl Luns {
         };
         let (gated, changed) = (lun_flags::GATED, old.flags ^ new.flags);
         let same = |info| {
+            // A disk goes on with the hints that it has: they are not worth a new one, under which all that is open dies.
             Ok::<_, Error>(Limits {
                 sectors: 0,
+                io_min: 0,
+                io_opt: 0,
+                stable_writes: false,
                 ..limits(info, self.features)?
             })
         };
@@ -220,8 +227,8 @@ impl Luns {
     /// request has ended. None if there is no memory for that, and it went here and now.
     fn bury(&self, disk: LunDisk) -> Option<Arc<Burial>> {
         disk.shut();
-        disk.opener().set_gone();
-        let burial = Burial::new(disk, self.signals.clone()).ok()?;
+        let leaving = disk.opener().set_gone();
+        let burial = Burial::new(disk, leaving, self.signals.clone()).ok()?;
         let mut leaving = self.leaving.lock();
         match leaving.iter_mut().find(|burial| burial.is_over()) {
             Some(place) => *place = burial.clone(),

@@ -359,7 +359,7 @@ impl HwQueue for Queue {
             return Timeout::Ended;
         }
         // A stopped queue, or an adapter that was given up while its backing had requests, is looked at again.
-        if self.is_broken() || self.writer.lock().door == Door::Failed {
+        if self.is_ill() || self.is_broken() || self.writer.lock().door == Door::Failed {
             self.shared.signals.recover();
         } else {
             self.escalate(&slow);

@@ -9,6 +9,7 @@ use crate::registers::Registers;
 use avio_abi::pci::reg;
 use avio_sys::guest::disk::Opener;
 use avio_sys::guest::index::Index;
+use core::mem::replace;
 use kernel::device;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -36,9 +37,24 @@ pub(crate) struct Usage {
     registers: Arc<Registers>,
     adapter: Index,
     states: KVec<State>,
-    /// How often each is open. Also serialises the registers.
+    /// What keeps each in use. Also serialises the registers.
     #[pin]
-    opens: Mutex<KVec<u32>>,
+    uses: Mutex<KVec<Uses>>,
+}
+
+/// What keeps a LUN in use.
+#[derive(Clone, Copy, Default)]
+struct Uses {
+    /// How often it is open.
+    opens: u32,
+    /// Disks that were open, and that may still have requests.
+    leaving: u32,
+}
+
+impl Uses {
+    fn is_none(self) -> bool {
+        self.opens == 0 && self.leaving == 0
+    }
 }
 
 impl Usage {
@@ -49,7 +65,7 @@ impl Usage {
         adapter: Index,
         luns: usize,
     ) -> Result<Arc<Self>> {
-        let (mut states, mut opens) = (KVec::new(), KVec::new());
+        let (mut states, mut uses) = (KVec::new(), KVec::new());
         for _ in 0..luns {
             let state = State {
                 gated: Atomic::new(0),
@@ -57,7 +73,7 @@ impl Usage {
                 disk: Atomic::new(0),
             };
             states.push(state, GFP_KERNEL)?;
-            opens.push(0, GFP_KERNEL)?;
+            uses.push(Uses::default(), GFP_KERNEL)?;
         }
         Arc::pin_init(
             try_pin_init!(Self {
@@ -65,7 +81,7 @@ impl Usage {
                 registers,
                 adapter,
                 states,
-                opens <- new_mutex!(opens, "avio_stor_opens"),
+                uses <- new_mutex!(uses, "avio_stor_uses"),
             }? Error),
             GFP_KERNEL,
         )
@@ -100,25 +116,25 @@ impl Usage {
 
     /// How often the LUN is open.
     pub(crate) fn opens(&self, lun: u16) -> u32 {
-        let opens = self.opens.lock();
-        opens.get(usize::from(lun)).copied().unwrap_or(0)
+        let uses = self.uses.lock();
+        uses.get(usize::from(lun)).map_or(0, |uses| uses.opens)
     }
 
-    /// Tells the device again what is open, as it forgets that at a reset.
+    /// Tells the device again what is in use, as it forgets that at a reset.
     pub(crate) fn restore(&self) {
-        let opens = self.opens.lock();
-        for first in (0..opens.len()).step_by(WORD_BITS) {
-            self.tell(&opens, first);
+        let uses = self.uses.lock();
+        for first in (0..uses.len()).step_by(WORD_BITS) {
+            self.tell(&uses, first);
         }
     }
 
-    /// Tells the device which LUNs are open, of those in one word with this one.
-    fn tell(&self, opens: &[u32], lun: usize) {
+    /// Tells the device which LUNs are in use, of those in one word with this one.
+    fn tell(&self, uses: &[Uses], lun: usize) {
         let word = lun / WORD_BITS;
-        let luns = opens.iter().skip(word.saturating_mul(WORD_BITS));
+        let luns = uses.iter().skip(word.saturating_mul(WORD_BITS));
         let bits = (0..WORD_BITS as u32)
             .zip(luns)
-            .filter(|(_, opens)| **opens != 0)
+            .filter(|(_, uses)| !uses.is_none())
             .fold(0, |bits, (bit, _)| bits | 1u32.wrapping_shl(bit));
         let offset = (word as u64).saturating_mul(4);
         self.registers
@@ -151,7 +167,7 @@ impl Usage {
 
     fn open(&self, open: &OpenLun) -> Result {
         let lun = open.lun;
-        let mut opens = self.opens.lock();
+        let mut uses = self.uses.lock();
         if open.gone.load(Relaxed) != 0 {
             return Err(ENXIO);
         }
@@ -163,26 +179,23 @@ impl Usage {
             }
             return Err(EIO);
         }
-        let count = opens.get_mut(usize::from(lun)).ok_or(ENXIO)?;
-        *count = count.saturating_add(1);
-        if *count == 1 {
-            self.tell(&opens, lun.into());
+        let use_of = uses.get_mut(usize::from(lun)).ok_or(ENXIO)?;
+        use_of.opens = use_of.opens.saturating_add(1);
+        if use_of.opens == 1 {
+            self.tell(&uses, lun.into());
         }
         Ok(())
     }
 
-    /// Changes the count of a LUN's opens, unless its disk is gone.
-    fn change(&self, lun: &OpenLun, change: impl FnOnce(&OpenLun, &mut u32)) {
-        let mut opens = self.opens.lock();
-        let Some(count) = opens.get_mut(usize::from(lun.lun)) else {
+    /// Changes what keeps a LUN in use.
+    fn change(&self, lun: u16, change: impl FnOnce(&mut Uses)) {
+        let mut uses = self.uses.lock();
+        let Some(use_of) = uses.get_mut(usize::from(lun)) else {
             return;
         };
-        if lun.gone.load(Relaxed) != 0 {
-            return;
-        }
-        change(lun, count);
-        if *count == 0 {
-            self.tell(&opens, lun.lun.into());
+        change(use_of);
+        if use_of.is_none() {
+            self.tell(&uses, lun.into());
         }
     }
 }
@@ -205,11 +218,33 @@ impl OpenLun {
         }
     }
 
-    /// The disk goes, and the LUN is open no more.
-    pub(crate) fn set_gone(&self) {
-        self.usage.change(self, |lun, count| {
-            lun.gone.store(1, Relaxed);
-            *count = 0;
+    /// The disk goes, and the LUN is open no more. If it was, then it is in use for as long as what this returns lives.
+    #[must_use]
+    pub(crate) fn set_gone(&self) -> Option<Leaving> {
+        let mut opened = false;
+        self.usage.change(self.lun, |uses| {
+            if self.gone.xchg(1, Relaxed) == 0 {
+                opened = replace(&mut uses.opens, 0) != 0;
+                uses.leaving = uses.leaving.saturating_add(opened.into());
+            }
+        });
+        opened.then(|| Leaving {
+            usage: self.usage.clone(),
+            lun: self.lun,
+        })
+    }
+}
+
+/// A disk that was open when it began to go may still have requests for its LUN.
+pub(crate) struct Leaving {
+    usage: Arc<Usage>,
+    lun: u16,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.usage.change(self.lun, |uses| {
+            uses.leaving = uses.leaving.saturating_sub(1);
         });
     }
 }
@@ -222,7 +257,10 @@ impl Opener for OpenLun {
     }
 
     fn close(&self) {
-        self.usage
-            .change(self, |_, count| *count = count.saturating_sub(1));
+        self.usage.change(self.lun, |uses| {
+            if self.gone.load(Relaxed) == 0 {
+                uses.opens = uses.opens.saturating_sub(1);
+            }
+        });
     }
 }

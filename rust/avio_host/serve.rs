@@ -85,7 +85,7 @@ impl Reading {
         })
     }
 
-    /// A call has changed something: perhaps the LUNs, the polling window, limits, or what is to be aborted.
+    /// A call has changed something: perhaps the LUNs, the polling window, limits, or what is condemned.
     pub(crate) fn look_again(&mut self, luns: Option<Arc<Luns>>, poll_ns: u32) {
         if let Some(luns) = luns {
             self.submitter.luns = luns;

@@ -48,6 +48,16 @@ blk_features_t avio_blk_feat_stable_writes(void)
 	return BLK_FEAT_STABLE_WRITES;
 }
 
+unsigned int avio_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void avio_noio_restore(unsigned int before)
+{
+	memalloc_noio_restore(before);
+}
+
 static struct ida indices[] = { IDA_INIT(indices[0]), IDA_INIT(indices[1]) };
 
 int avio_index_get(unsigned int kind)

@@ -34,6 +34,10 @@ void avio_disk_rescan(struct gendisk *disk);
 #define AVIO_TEXT 64
 const struct attribute_group **avio_disk_attributes(void);
 
+/* Allocations of the current thread between these two start no I/O. */
+unsigned int avio_noio_save(void);
+void avio_noio_restore(unsigned int before);
+
 /* The processor. */
 bool avio_current_is_idle(void);
 #endif

@@ -257,7 +257,7 @@ wire_struct! {
         pub tag: u32,
         /// Out: a [`SetupError`], zero on success.
         pub error: u32,
-        /// Out: how many of the requests in question the backing still has.
+        /// Out: how many requests it concerns, those included that wait for the LUN's limits.
         pub in_flight: u32,
         /// Zero.
         pub reserved: u64,

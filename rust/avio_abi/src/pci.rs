@@ -124,7 +124,7 @@ pub mod state {
 
 /// Values of [`reg::TASK`] and of [`ioctl::Task::kind`](crate::ioctl::Task).
 pub mod task {
-    /// The request ends as [`Aborted`](crate::stor::Status::Aborted), as soon as the backing lets go of it.
+    /// The request ends as [`Aborted`](crate::stor::Status::Aborted) if its backing fails it.
     pub const ABORT: u32 = 1;
     /// All requests of the LUN do.
     pub const LUN_RESET: u32 = 2;

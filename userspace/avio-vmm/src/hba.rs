@@ -145,10 +145,15 @@ impl Hba {
         self.registers().lun(number).flags & lun_flags::PRESENT != 0
     }
 
+    /// Whether the guest may still have requests for a LUN that is gone.
+    pub fn clings_to(&self, number: u32) -> bool {
+        self.registers().clings_to(number)
+    }
+
     /// Whether the guest lets go of a LUN that is gone, for which this waits a little.
     pub fn is_let_go(&self, number: u32) -> bool {
         let end = Instant::now() + LET_GO;
-        while self.registers().clings_to(number) {
+        while self.clings_to(number) {
             if Instant::now() >= end {
                 return false;
             }

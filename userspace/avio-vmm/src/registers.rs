@@ -161,7 +161,9 @@ impl<B: Backend> Registers<B> {
     /// Whether the driver may still have requests for a LUN that is gone: it uses it, or has not looked since. They must not
     /// reach another in its place.
     pub fn clings_to(&self, lun: u32) -> bool {
-        self.state == state::RUNNING && (self.in_use(lun) || self.luns.end_is_unseen(lun))
+        self.state == state::RUNNING
+            && self.luns.was_there(lun)
+            && (self.in_use(lun) || self.luns.end_is_unseen(lun))
     }
 
     /// One of `avio_abi::pci::state`.

@@ -340,7 +340,7 @@ impl fmt::Display for Done {
             0 => Ok(()),
             left => writeln!(
                 f,
-                "{left} requests end when the host's devices give them back"
+                "{left} requests end when the host's devices, or the LUN's limits, let go of them"
             ),
         }
     }

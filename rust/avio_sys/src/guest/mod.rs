@@ -8,6 +8,7 @@
 //! - [`disk`]: block devices on a tag set; [`partitions`]: looking for theirs.
 //! - [`irq`]: MSI-X vectors with spread affinity, and their handlers.
 //! - [`index`]: numbers for names.
+//! - [`no_io`]: allocations that wait for no block device.
 //! - [`node`]: a device node with calls.
 //! - [`work`]: waiting for work items.
 //! - [`pci`]: PCI IDs.
@@ -18,6 +19,7 @@ pub mod in_flight;
 pub mod index;
 pub mod irq;
 pub mod memory;
+pub mod no_io;
 pub mod node;
 mod partitions;
 pub mod pci;

@@ -91,7 +91,14 @@ fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
             ));
         }
         Some(number) => number,
-        None => lowest_free(luns).ok_or("all LUNs are taken")?,
+        None => {
+            // Rather one that the guest has no old requests for.
+            let clings = |n| guest.hbas.get(index).is_some_and(|hba| hba.clings_to(n));
+            (0..MAX_LUNS)
+                .find(|n| !luns.contains_key(n) && !clings(*n))
+                .or_else(|| lowest_free(luns))
+                .ok_or("all LUNs are taken")?
+        }
     };
     let lun = inventory
         .open_disk((index, number), arguments.disk)

@@ -68,6 +68,12 @@ impl Luns {
         true
     }
 
+    /// Whether there ever was such a LUN.
+    pub fn was_there(&self, lun: u32) -> bool {
+        let slot = self.slots.get(lun as usize);
+        slot.is_some_and(|slot| slot.changes != 0)
+    }
+
     /// Whether there is no LUN any more and the guest has not seen that yet.
     pub fn end_is_unseen(&self, lun: u32) -> bool {
         let slot = self.slots.get(lun as usize);

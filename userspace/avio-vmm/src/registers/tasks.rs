@@ -8,7 +8,7 @@ use avio_abi::pci::{reg, task};
 /// A task command of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// End one request.
+    /// Let one request be sent again if it fails.
     Abort {
         /// Its LUN.
         lun: u32,
@@ -17,7 +17,7 @@ pub enum Task {
         /// Its tag.
         tag: u32,
     },
-    /// End all requests of a LUN.
+    /// All requests of a LUN, likewise.
     LunReset {
         /// Which.
         lun: u32,
