@@ -90,6 +90,8 @@ def removals():
     with case("c7_not_removed_while_a_backing_has_requests"):
         with victim("loaded", dm("still", linear(DISK))) as process, standing_still("still"):
             process.kill()
+            # Long enough for it to have come to the end of its adapter, where it waits for the backing.
+            time.sleep(1)
             sh("rmmod", "avio_host", check_code=False)
             check(loaded(), "the module was removed under requests")
         remove_dm("still")

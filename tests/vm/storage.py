@@ -171,7 +171,7 @@ def rebind(guest, meanwhile="true"):
     """Has the driver let go of the adapter, a command done, and the driver take it again."""
     address = guest.do("basename $(ls -d /sys/bus/pci/drivers/avio_stor/0000:*)").strip()
     driver, count = "/sys/bus/pci/drivers/avio_stor", len(guest.do("disks").split())
-    guest.do(f"echo {address} >{driver}/unbind; {meanwhile}; echo {address} >{driver}/bind; wait_disks {count}")
+    guest.do(f"echo {address} >{driver}/unbind && {meanwhile} && echo {address} >{driver}/bind && wait_disks {count}")
 
 
 def unbound(guest):
@@ -180,7 +180,7 @@ def unbound(guest):
         disk = guest.disk_of(1)
         guest.do(f"fio --name=u --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/u 2>&1 &")
         at_work(guest, disk)
-        rebind(guest, 'while pidof fio; do sleep 0.1; done; [ -z "$(disks)" ]')
+        rebind(guest, '{ while pidof fio; do sleep 0.1; done; [ -z "$(disks)" ]; }')
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
 
 

@@ -216,6 +216,12 @@ fn of_workers(env: &Env) -> Result<Outcome> {
     guest.adapter.add_lun(2, env.device.as_raw_fd(), 0)?;
     guest.adapter.limit_bytes(2, 64 << 20, 4096)?;
     guest.adapter.add_lun(3, thin.open()?.as_raw_fd(), 0)?;
+    for lun in 1..=3 {
+        let first = read(0, 0, &[(DATA, 4096)]).on(lun);
+        guest
+            .queue()
+            .expect(&first, Status::Attention, "a LUN that is new")?;
+    }
     // Requests with all that a request can have.
     let block = guest.block();
     let segments: Vec<_> = (0..256).map(|page| (DATA + page * 4096, block)).collect();

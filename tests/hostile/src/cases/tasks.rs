@@ -23,23 +23,18 @@ pub const TESTS: &[Test] = &[
 /// marked or not; if it fails all of them, what was marked ends as Aborted.
 fn marks(env: &Env, command: impl Fn(&Guest) -> Result<u32>, marked: [bool; 4]) -> Result<Outcome> {
     let disk = NullBlk::new(&[])?;
-    let path = disk.path();
-    let well = linear(&disk, NullBlk::SECTORS);
-    let failing = format!(
-        "0 {} flakey {} 0 0 3600 2 error_reads error_writes",
-        NullBlk::SECTORS,
-        path.display()
-    );
     let ends = |status: Status| marked.map(|marked| if marked { Status::Aborted } else { status });
+    let well = linear(&disk, NullBlk::SECTORS);
     marks_until(env, &well, &disk, &command, &marked, [Status::Ok; 4])?;
-    marks_until(
-        env,
-        &failing,
-        &disk,
-        &command,
-        &marked,
-        ends(Status::IoError),
-    )
+    let wanted = ends(Status::IoError);
+    marks_until(env, &failing(&disk), &disk, &command, &marked, wanted)
+}
+
+/// The table of a device that fails all requests.
+fn failing(disk: &NullBlk) -> String {
+    let (sectors, path) = (NullBlk::SECTORS, disk.path());
+    let path = path.display();
+    format!("0 {sectors} flakey {path} 0 0 3600 2 error_reads error_writes")
 }
 
 /// The same with such a table behind the requests.
@@ -81,7 +76,13 @@ fn marks_until(
     device.load(&linear(disk, NullBlk::SECTORS))?;
     guest
         .works(0, 200)
-        .context("with the tags that were aborted")?;
+        .context("with the tags that were marked")?;
+    // A mark that stuck to its tag would show when the next request with it fails.
+    device.load(&failing(disk))?;
+    for tag in 0..3 {
+        let what = "with a tag that was marked";
+        guest.queue().expect(&read(tag), Status::IoError, what)?;
+    }
     pass()
 }
 
