@@ -71,9 +71,10 @@ def vhost_target(*paths):
     try:
         yield WWPN
     finally:
+        for lun, _ in luns:
+            (lun / "disk").unlink()
         (group / "nexus").write_text("NULL", encoding="ascii")
         for lun, store in luns:
-            (lun / "disk").unlink()
             lun.rmdir()
             store.rmdir()
         for folder in (group, group.parent, BACKSTORES):
