@@ -72,8 +72,7 @@ def curves(plot, rows, key, name, title):
         axes.set_xticks(depths := sorted({row["depth"] for row in here}), labels=[str(depth) for depth in depths])
         axes.minorticks_off()
         axes.set_title(f"{block // 1024} KiB, {report.LOADS[load]}", fontsize=10)
-    figure.suptitle(title, fontsize=11)
-    figure.supxlabel("depth", fontsize=9)
+    figure.suptitle(f"{title} by depth", fontsize=11)
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     save(plot, figure, name)
 
