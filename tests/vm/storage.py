@@ -78,6 +78,8 @@ def resize(guest, control):
         os.truncate(file, 24 << 20)
         sh("losetup", "-c", device)
         guest.do(f"until_is {24 << 11} attribute {disk} size")
+        guest.do("end_beside")
+        guest.do(f"edges {disk} && beside {disk}")
         os.truncate(file, 20 << 20)
         sh("losetup", "-c", device)
         guest.do(f"until_is {20 << 11} attribute {disk} size")
