@@ -4,11 +4,10 @@
 
 import json
 import sys
-from pathlib import Path
 
 import report
+from report import DOCS
 
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 # What a bar is made of, from its foot: the key in a row, and its name in the legend.
 RATE = [("iops", None)]
 CROSSINGS = [("doorbells", "doorbells"), ("interrupts", "interrupts"), ("other_exits", "other exits")]

@@ -143,11 +143,8 @@ def failures(results):
 
 def pictures(selection):
     """The plots that are there."""
-    full = "bench-full-*.svg"
-    names = {path.name for path in DOCS.glob(full if selection == "full" else "bench-*.svg")}
-    if selection != "full":
-        names -= {path.name for path in DOCS.glob(full)}
-    return "\n".join(f"![{name.removesuffix('.svg')}]({name})" for name in sorted(names))
+    paths = (path for path in sorted(DOCS.glob("bench-*.svg")) if path.name.startswith("bench-full-") == (selection == "full"))
+    return "\n".join(f"![{path.stem}]({path.name})" for path in paths)
 
 
 def text(results):

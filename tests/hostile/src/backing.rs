@@ -156,6 +156,13 @@ pub fn linear(device: &NullBlk, sectors: u64) -> String {
     format!("0 {sectors} linear {} 0", device.path().display())
 }
 
+/// The table of a device that fails all requests.
+pub fn failing(device: &NullBlk) -> String {
+    let (sectors, path) = (NullBlk::SECTORS, device.path());
+    let path = path.display();
+    format!("0 {sectors} flakey {path} 0 0 3600 2 error_reads error_writes")
+}
+
 /// A device-mapper device that keeps requests without an end.
 pub struct Suspended<'a>(&'a Mapped);
 

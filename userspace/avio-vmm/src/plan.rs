@@ -96,16 +96,17 @@ pub fn plan(args: &Args) -> Result<Vec<Adapter>, Error> {
     }
     for (index, spec) in chosen.iter().filter(|(_, spec)| spec.lun.is_none()) {
         let adapter = &mut adapters[*index];
-        let lun =
-            lowest_free(&adapter.disks).ok_or_else(|| Error::TooManyDisks(adapter.id.clone()))?;
+        let lun = free(&adapter.disks)
+            .next()
+            .ok_or_else(|| Error::TooManyDisks(adapter.id.clone()))?;
         adapter.disks.insert(lun, spec.disk.clone());
     }
     Ok(adapters)
 }
 
-/// The lowest LUN that is free.
-pub fn lowest_free<T>(luns: &BTreeMap<u32, T>) -> Option<u32> {
-    (0..MAX_LUNS).find(|lun| !luns.contains_key(lun))
+/// The LUNs that are free, the lowest first.
+pub fn free<T>(luns: &BTreeMap<u32, T>) -> impl Iterator<Item = u32> + '_ {
+    (0..MAX_LUNS).filter(|lun| !luns.contains_key(lun))
 }
 
 fn weights_have_cgroups(args: &Args) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 //! What was acknowledged and flushed is there after a fault.
 
-use crate::backing::{linear, Mapped, NullBlk};
+use crate::backing::{failing, linear, Mapped, NullBlk};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
@@ -75,8 +75,7 @@ fn flakey(_env: &Env) -> Result<Outcome> {
         for (what, entry) in durable {
             guest.queue().expect(&entry, Status::IoError, what)?;
         }
-        let all_fails = format!("0 {sectors} flakey {path} 0 0 3600 2 error_reads error_writes");
-        device.load(&all_fails)?;
+        device.load(&failing(&disk))?;
         let entry = read(0, 0, &[(DATA, 65536)]);
         guest
             .queue()

@@ -80,13 +80,8 @@ const TWO_LARGE_QUEUES: Config<'_> = Config {
 };
 
 /// Runs `work` while every queue of a guest with large rings is kept full of requests; how many the guest has had done
-/// meanwhile.
-fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>) -> Result<u64> {
-    beside_counted_flood(env, entry, |_| work())
-}
-
-/// The same; `work` can see how many that are so far.
-fn beside_counted_flood(
+/// meanwhile. `work` can see how many it had altogether.
+fn beside_flood(
     env: &Env,
     entry: Submission,
     work: impl FnOnce(&AtomicU64) -> Result<()>,
@@ -120,7 +115,7 @@ fn beside_counted_flood(
 fn refilled(env: &Env) -> Result<Outcome> {
     // What fails at once never leaves the worker, so that it is the worker that must give way.
     let failing = read(0, 0, &[]);
-    let bystander = || (0..5).try_for_each(|_| env.bystander.goes_on());
+    let bystander = |_: &AtomicU64| (0..5).try_for_each(|_| env.bystander.goes_on());
     let meanwhile = beside_flood(env, failing, bystander)?;
     Ok(Outcome::Pass(format!(
         "{meanwhile} requests failed meanwhile"
@@ -189,7 +184,7 @@ fn share(env: &Env) -> Result<Outcome> {
                 Ok(())
             })
         };
-        let meanwhile = beside_counted_flood(env, flood, work)?;
+        let meanwhile = beside_flood(env, flood, work)?;
         // On the average a request waits for no more than a turn of each worker, however many are in the flood's rings.
         let turns = REQUESTS * u64::from(FLOODING.queues);
         let fair = meanwhile <= turns * TURN && longest <= MOST_TURNS * TURN;
@@ -213,7 +208,7 @@ fn equals(env: &Env) -> Result<Outcome> {
     let mut victim = Guest::start(env, &full)?;
     let (entry, done) = (read(0, 0, &[(DATA, 4096)]), AtomicU64::new(0));
     let enough = || done.load(Ordering::Relaxed) >= REQUESTS;
-    let work = || keep_full(victim.queue(), entry, &done, enough);
+    let work = |_: &AtomicU64| keep_full(victim.queue(), entry, &done, enough);
     let meanwhile = beside_flood(env, entry, work)?;
     let (own, queues) = (done.into_inner(), u64::from(FLOODING.queues));
     let fair = meanwhile <= MOST * queues * own;

@@ -3,7 +3,7 @@
 //! Task commands: they mark what is in flight, and race with its completion as often as they like.
 
 use crate::adapter::refused;
-use crate::backing::{linear, Mapped, NullBlk};
+use crate::backing::{failing, linear, Mapped, NullBlk};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
@@ -28,13 +28,6 @@ fn marks(env: &Env, command: impl Fn(&Guest) -> Result<u32>, marked: [bool; 4]) 
     marks_until(env, &well, &disk, &command, &marked, [Status::Ok; 4])?;
     let wanted = ends(Status::IoError);
     marks_until(env, &failing(&disk), &disk, &command, &marked, wanted)
-}
-
-/// The table of a device that fails all requests.
-fn failing(disk: &NullBlk) -> String {
-    let (sectors, path) = (NullBlk::SECTORS, disk.path());
-    let path = path.display();
-    format!("0 {sectors} flakey {path} 0 0 3600 2 error_reads error_writes")
 }
 
 /// The same with such a table behind the requests.

@@ -37,7 +37,7 @@ pub enum Error {
     #[error("weight= takes a number from {} to {}", WEIGHTS.start(), WEIGHTS.end())]
     Weight,
     /// A feature that is not known, or that no adapter can do without.
-    #[error("without= takes names with '+' between them, of {known}; not '{name}'", known = optional().join(", "))]
+    #[error("without= takes names with '+' between them, of {known}; not '{name}'", known = known())]
     Feature {
         /// What was given.
         name: String,
@@ -83,34 +83,31 @@ fn weight(number: &str) -> Result<u32, Error> {
     parsed.filter(|n| WEIGHTS.contains(n)).ok_or(Error::Weight)
 }
 
-/// The features that an adapter can do without, by name. A guest that cannot flush could lose what it believes to be written.
-fn optional() -> Vec<String> {
+/// The features that an adapter can do without, with their names here. A guest that cannot flush could lose what it believes
+/// to be written.
+fn optional() -> impl Iterator<Item = (u64, String)> {
     let optional = features::NAMES
         .iter()
         .filter(|(bit, _)| *bit != features::FLUSH);
-    optional.map(|(_, name)| spelt(name)).collect()
+    optional.map(|(bit, name)| (*bit, name.to_ascii_lowercase().replace('_', "-")))
 }
 
-/// A feature's name as the command line has it.
-fn spelt(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
+fn known() -> String {
+    optional()
+        .map(|(_, name)| name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn without(names: &str) -> Result<u64, Error> {
-    let bit = |wanted: &str| {
-        let known = features::NAMES
-            .iter()
-            .find(|(_, name)| spelt(name) == wanted);
-        known
-            .map(|(bit, _)| *bit)
-            .filter(|bit| *bit != features::FLUSH)
-            .ok_or_else(|| Error::Feature {
-                name: wanted.into(),
-            })
-    };
-    names
-        .split('+')
-        .try_fold(0, |bits, name| Ok(bits | bit(name)?))
+    names.split('+').try_fold(0, |bits, wanted| {
+        let found = optional().find(|(_, name)| name == wanted);
+        let name = || wanted.to_string();
+        found.map_or_else(
+            || Err(Error::Feature { name: name() }),
+            |(bit, _)| Ok(bits | bit),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{report, watch, Guest};
 use crate::args::{check_disk, check_limits, WEIGHTS};
 use crate::exit::Outcome;
 use crate::inventory::Inventory;
-use crate::plan::lowest_free;
+use crate::plan::free;
 
 /// The answer to a line.
 pub fn answer(guest: &Guest, line: &str) -> String {
@@ -94,19 +94,16 @@ fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
         None => {
             // Rather one that the guest has no old requests for.
             let clings = |n| guest.hbas.get(index).is_some_and(|hba| hba.clings_to(n));
-            (0..MAX_LUNS)
-                .find(|n| !luns.contains_key(n) && !clings(*n))
-                .or_else(|| lowest_free(luns))
+            let best = free(luns).find(|n| !clings(*n));
+            best.or_else(|| free(luns).next())
                 .ok_or("all LUNs are taken")?
         }
     };
     let lun = inventory
         .open_disk((index, number), arguments.disk)
         .map_err(chain)?;
-    let (hba, foreign) = (
-        &guest.hbas[index],
-        inventory.is_foreign(index, number, &lun),
-    );
+    let hba = &guest.hbas[index];
+    let foreign = inventory.is_foreign(index, number, &lun);
     let result = if hba.is_let_go(number) {
         hba.attach(number, &lun, foreign).map_err(chain)
     } else {
