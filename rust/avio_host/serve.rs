@@ -193,16 +193,17 @@ impl Reading {
     /// Lets others have the processor for a moment, if that is worth while: the guest may be among them. Whether there is
     /// a request then.
     fn step_aside(&mut self, shared: &Shared) -> Result<bool, Broken> {
-        if !self.poll.may_step_aside() {
+        let begun = now_ns();
+        if !self.poll.may_step_aside(begun) {
             return Ok(false);
         }
-        let begun = now_ns();
         step_aside();
         let found = self.reader.pending(&*shared.ring)?;
-        let took = now_ns().saturating_sub(begun);
+        let now = now_ns();
         shared.counters.asides.add(1);
         shared.counters.asides_found.add((found != 0).into());
-        self.poll.stepped_aside(took, found);
+        self.poll
+            .stepped_aside(now, now.saturating_sub(begun), found);
         Ok(found != 0)
     }
 

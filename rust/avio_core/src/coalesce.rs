@@ -6,8 +6,8 @@
 //! processor anyway, and the work is perhaps the submission of more. So the driver then asks for the next one further
 //! ahead. One that finds the processor idle was waited for, and the next is asked for nearer. If the device rested
 //! before it came as far as it was asked for, there was too little in flight, and we ask for less; where nothing can be put
-//! off, we do not try again for a while, longer each time that it fails. So a user of one request at a time is hardly ever
-//! kept waiting.
+//! off, we do not try again for a while, longer each time that it fails, but never for long: a user of one request at a time is
+//! hardly ever kept waiting, and one of many soon has few interrupts again.
 
 use crate::hold::Hold;
 
@@ -22,7 +22,9 @@ const DEEP: u32 = 4;
 pub struct Coalescer {
     enabled: bool,
     ahead: u32,
-    /// Which interrupts are an occasion to try more.
+    /// How many interrupts came: the clock of `hold`.
+    interrupts: u64,
+    /// When to try more.
     hold: Hold,
 }
 
@@ -32,6 +34,7 @@ impl Coalescer {
         Self {
             enabled,
             ahead: 0,
+            interrupts: 0,
             hold: Hold::new(),
         }
     }
@@ -46,6 +49,7 @@ impl Coalescer {
         if !self.enabled {
             return;
         }
+        self.interrupts = self.interrupts.wrapping_add(1);
         if self.ahead != 0 && taken <= self.ahead {
             // Who was waited for must not be kept waiting again; else half is enough to find the right depth.
             self.ahead = if idle {
@@ -54,11 +58,12 @@ impl Coalescer {
                 self.ahead / 2
             };
             if self.ahead == 0 {
-                self.hold.in_vain();
+                // One request had to wait until the device rested, for hardly longer than a request takes.
+                self.hold.in_vain(self.interrupts, 1);
             }
         } else if idle {
             self.ahead = self.ahead.saturating_sub(self.ahead.div_ceil(4));
-        } else if self.hold.is_over() {
+        } else if self.hold.is_over(self.interrupts) {
             let more = (self.ahead / 2).saturating_add(1);
             self.ahead = self.ahead.saturating_add(more).min(MOST);
             if self.ahead >= DEEP {
@@ -127,12 +132,25 @@ mod tests {
         let mut coalescer = Coalescer::new(true);
         let mut late = 0;
         for _ in 0..100_000 {
-            if coalescer.ahead() != 0 {
-                late += 1;
-            }
+            late += u32::from(coalescer.ahead() != 0);
             coalescer.interrupted(1, false);
         }
-        assert!(late < 50);
+        assert!(late < 100_000 / 50);
+    }
+
+    #[test]
+    fn soon_notices_that_one_at_a_time_has_become_many() {
+        let mut coalescer = Coalescer::new(true);
+        for _ in 0..10_000 {
+            coalescer.interrupted(1, false);
+        }
+        let mut interrupts = 0;
+        while coalescer.ahead() < MOST {
+            // As many as asked for: the device never has to rest.
+            coalescer.interrupted(coalescer.ahead() + 1, false);
+            interrupts += 1;
+        }
+        assert!(interrupts < 80);
     }
 
     #[test]

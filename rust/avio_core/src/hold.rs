@@ -1,51 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
 //! How long to leave be what did not pay when it was tried last: longer each time that it does not.
+//!
+//! How long goes by what trying in vain has cost, so that never more than a small part goes into it. Cost and clock have the
+//! same unit, whatever it is: nanoseconds, or occasions.
 
-/// Occasions that go by after the first time in vain.
+/// How many times its cost the first hold is.
 const FIRST: u32 = 8;
 
 /// The same, at most.
-const LAST: u32 = 4096;
+const LAST: u32 = 64;
 
 /// When to try something again that costs more than it brings if it is in vain.
 #[derive(Clone, Copy, Debug)]
 pub struct Hold {
-    /// Occasions to let go by.
-    left: u32,
-    /// What `left` is to be the next time.
-    next: u32,
+    /// Not before.
+    until: u64,
+    /// How many times its cost the next hold is.
+    times: u32,
 }
 
 impl Hold {
     /// To be tried at once.
     pub const fn new() -> Self {
         Self {
-            left: 0,
-            next: FIRST,
+            until: 0,
+            times: FIRST,
         }
     }
 
-    /// There is an occasion: whether to try.
-    pub const fn is_over(&mut self) -> bool {
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                false
-            }
-            None => true,
-        }
+    /// Whether to try.
+    pub const fn is_over(&self, now: u64) -> bool {
+        self.until <= now
     }
 
-    /// It was in vain.
-    pub fn in_vain(&mut self) {
-        self.left = self.next;
-        self.next = self.next.saturating_mul(2).min(LAST);
+    /// It was in vain, and cost so much.
+    pub fn in_vain(&mut self, now: u64, cost: u64) {
+        let hold = cost.saturating_mul(self.times.into());
+        self.until = now.saturating_add(hold);
+        self.times = self.times.saturating_mul(2).min(LAST);
     }
 
     /// It has paid: should it be in vain again, the first hold is short.
     pub const fn paid(&mut self) {
-        self.next = FIRST;
+        self.times = FIRST;
     }
 }
 
@@ -60,20 +58,11 @@ impl Default for Hold {
 mod tests {
     use super::*;
 
-    /// Occasions that go by until it is to be tried.
-    fn wait(hold: &mut Hold) -> u32 {
-        let mut occasions = 0;
-        while !hold.is_over() {
-            occasions += 1;
-        }
-        occasions
-    }
-
     #[test]
     fn what_pays_is_tried_each_time() {
         let mut hold = Hold::new();
-        for _ in 0..10 {
-            assert_eq!(wait(&mut hold), 0);
+        for now in 0..10 {
+            assert!(hold.is_over(now));
             hold.paid();
         }
     }
@@ -81,12 +70,25 @@ mod tests {
     #[test]
     fn what_is_in_vain_is_tried_less_and_less_but_never_given_up() {
         let mut hold = Hold::new();
-        for expected in [8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096] {
-            hold.in_vain();
-            assert_eq!(wait(&mut hold), expected);
+        let mut now = 1000;
+        for times in [8, 16, 32, 64, 64, 64] {
+            hold.in_vain(now, 100);
+            assert!(!hold.is_over(now + 100 * times - 1));
+            now += 100 * times;
+            assert!(hold.is_over(now));
         }
         hold.paid();
-        hold.in_vain();
-        assert_eq!(wait(&mut hold), FIRST);
+        assert!(hold.is_over(now));
+        hold.in_vain(now, 1);
+        assert!(!hold.is_over(now + 7));
+        assert!(hold.is_over(now + 8));
+    }
+
+    #[test]
+    fn no_cost_and_no_time_is_too_long_for_it() {
+        let mut hold = Hold::new();
+        hold.in_vain(5, u64::MAX);
+        assert!(!hold.is_over(u64::MAX - 1));
+        assert!(hold.is_over(u64::MAX));
     }
 }

@@ -13,8 +13,9 @@
 //! too late for any window only because of the sleep. So the longest window is tried now and then all the same.
 //!
 //! A worker that shares its processor must not poll. But if it is the guest that waits for the processor, then to let it
-//! run before falling asleep spares the doorbell and the wake-up as well, for each request that comes meanwhile. If that
-//! turns out to take too long for what it brings, or brings nothing, it is not tried again for a while, longer each time.
+//! run before falling asleep spares the doorbell and the wake-up as well, for each request that comes meanwhile. What that
+//! has lately brought pays for when it takes too long, or brings nothing. If it does not, it is not tried again for a
+//! while, longer each time.
 
 use crate::hold::Hold;
 
@@ -56,12 +57,14 @@ pub struct Poll {
     taken: u32,
     /// How many requests come at once: an average of the last times, in eighths of one.
     batch: u32,
-    /// Which sleeps are an occasion to try the longest window.
+    /// When to try the longest window.
     trial: Hold,
     /// How many more polls found work than did not, since the window was nothing.
     found: i32,
-    /// Which sleeps are an occasion to step aside.
+    /// When to step aside.
     aside: Hold,
+    /// By how many nanoseconds stepping aside was lately quicker than it might have been for what it brought.
+    spared: u64,
 }
 
 impl Poll {
@@ -77,6 +80,7 @@ impl Poll {
             trial: Hold::new(),
             found: 0,
             aside: Hold::new(),
+            spared: 0,
         }
     }
 
@@ -126,19 +130,24 @@ impl Poll {
     }
 
     /// Before a sleep, on a processor that others want: whether to step aside and look once more.
-    pub const fn may_step_aside(&mut self) -> bool {
-        self.aside.is_over()
+    pub const fn may_step_aside(&self, now: u64) -> bool {
+        self.aside.is_over(now)
     }
 
-    /// Stepping aside took so long, and brought so many requests.
-    pub fn stepped_aside(&mut self, ns: u64, found: u32) {
+    /// Stepping aside, which ended `now`, took so long, and brought so many requests.
+    pub fn stepped_aside(&mut self, now: u64, ns: u64, found: u32) {
         let price = self.price();
         let most = self.most.min(ASIDE_NS).max(price.saturating_mul(BATCH));
-        let worth = price.saturating_mul(found).min(most);
-        if found != 0 && ns <= u64::from(worth) {
-            self.aside.paid();
-        } else {
-            self.aside.in_vain();
+        let worth = price.saturating_mul(found).min(most).into();
+        match self.spared.saturating_add(worth).checked_sub(ns) {
+            Some(spared) if found != 0 || spared != 0 => {
+                self.spared = spared.min(most.into());
+                self.aside.paid();
+            }
+            _ => {
+                self.spared = 0;
+                self.aside.in_vain(now, ns);
+            }
         }
     }
 
@@ -162,7 +171,7 @@ impl Poll {
             let forgotten = self.batch / EIGHTHS;
             self.batch = self.batch.saturating_sub(forgotten).saturating_add(batch);
         }
-        if self.window == 0 && self.trial.is_over() {
+        if self.window == 0 && self.trial.is_over(now) {
             // INVARIANT: The limit is not longer than `most`.
             self.window = self.limit();
         }
@@ -177,7 +186,7 @@ impl Poll {
         let dry = now.saturating_sub(since);
         let limit = self.limit();
         if dry > u64::from(limit) {
-            self.shrink();
+            self.shrink(now, limit);
         } else {
             self.found = self.found.saturating_add(1);
             if dry > u64::from(self.window) {
@@ -187,8 +196,8 @@ impl Poll {
         }
     }
 
-    /// Work came too late for any window.
-    fn shrink(&mut self) {
+    /// Work came too late for any window, of which `limit` is the longest.
+    fn shrink(&mut self, now: u64, limit: u32) {
         if self.window == 0 {
             return;
         }
@@ -201,7 +210,8 @@ impl Poll {
         if self.found > 0 {
             self.trial.paid();
         }
-        self.trial.in_vain();
+        // A window that is halved until there is none is polled for twice in all.
+        self.trial.in_vain(now, u64::from(limit).saturating_mul(2));
         self.found = 0;
     }
 }
@@ -211,31 +221,30 @@ impl Poll {
 mod tests {
     use super::*;
 
-    /// Runs dry at `at` and gets work after `dry`; the window with which it polled.
-    fn round(poll: &mut Poll, at: u64, dry: u64) -> u64 {
-        let window = poll.ran_dry(at, poll.taken.wrapping_add(1)) - at;
-        assert!(poll.dry());
-        poll.work_came(at + dry);
-        assert!(!poll.dry());
+    /// Runs dry and gets work after `dry`; the window with which it polled.
+    fn round(poll: &mut Poll, now: &mut u64, dry: u64) -> u64 {
+        let window = poll.ran_dry(*now, poll.taken.wrapping_add(1)) - *now;
+        *now += dry;
+        poll.work_came(*now);
         window
     }
 
-    /// A policy that has just found that the longest window is in vain.
-    fn tried(most: u32) -> Poll {
-        let mut poll = Poll::new(most);
-        while round(&mut poll, 0, u64::MAX) != 0 {}
-        poll
+    /// A policy that has just found that the longest window is in vain, and the time.
+    fn tried(most: u32) -> (Poll, u64) {
+        let (mut poll, mut now) = (Poll::new(most), 0);
+        while round(&mut poll, &mut now, u64::from(most) + 1) != 0 {}
+        (poll, now)
     }
 
     #[test]
     fn the_window_grows_while_work_comes_soon_and_is_bounded() {
-        let mut poll = tried(50_000);
-        assert_eq!(round(&mut poll, 0, 40_000), 0);
-        assert_eq!(round(&mut poll, 0, 40_000), 10_000);
-        assert_eq!(round(&mut poll, 0, 40_000), 20_000);
-        assert_eq!(round(&mut poll, 0, 40_000), 40_000);
-        assert_eq!(round(&mut poll, 0, 50_000), 40_000);
-        assert_eq!(round(&mut poll, 0, 50_000), 50_000);
+        let (mut poll, mut now) = tried(50_000);
+        assert_eq!(round(&mut poll, &mut now, 40_000), 0);
+        assert_eq!(round(&mut poll, &mut now, 40_000), 10_000);
+        assert_eq!(round(&mut poll, &mut now, 40_000), 20_000);
+        assert_eq!(round(&mut poll, &mut now, 40_000), 40_000);
+        assert_eq!(round(&mut poll, &mut now, 50_000), 40_000);
+        assert_eq!(round(&mut poll, &mut now, 50_000), 50_000);
     }
 
     #[test]
@@ -281,50 +290,54 @@ mod tests {
 
     #[test]
     fn slow_wake_ups_make_longer_windows() {
-        let mut poll = tried(1_000_000);
-        assert_eq!(round(&mut poll, 0, 300_000), 0);
+        let (mut poll, mut now) = tried(1_000_000);
+        for _ in 0..100 {
+            assert!(round(&mut poll, &mut now, 300_000) <= LEAST_NS.into());
+        }
         poll.woke(40_000);
         for _ in 0..10 {
-            round(&mut poll, 0, 300_000);
+            round(&mut poll, &mut now, 300_000);
         }
-        assert_eq!(round(&mut poll, 0, 300_000), 320_000);
+        assert!(round(&mut poll, &mut now, 300_000) >= 300_000);
     }
 
     #[test]
     fn a_window_that_suffices_stays() {
-        let mut poll = tried(50_000);
-        round(&mut poll, 0, 9_000);
+        let (mut poll, mut now) = tried(50_000);
+        round(&mut poll, &mut now, 9_000);
         for _ in 0..5 {
-            assert_eq!(round(&mut poll, 0, 9_000), 10_000);
+            assert_eq!(round(&mut poll, &mut now, 9_000), 10_000);
         }
     }
 
     #[test]
     fn polling_in_vain_shrinks_the_window_to_nothing() {
-        let mut poll = Poll::new(50_000);
+        let (mut poll, mut now) = (Poll::new(50_000), 0);
         for _ in 0..10 {
-            round(&mut poll, 0, 50_000);
+            round(&mut poll, &mut now, 50_000);
         }
-        assert_eq!(round(&mut poll, 0, 1_000_000), 50_000);
-        assert_eq!(round(&mut poll, 0, 1_000_000), 25_000);
-        assert_eq!(round(&mut poll, 0, 1_000_000), 12_500);
-        assert_eq!(round(&mut poll, 0, 1_000_000), 0);
+        for window in [50_000, 25_000, 12_500, 0] {
+            assert_eq!(round(&mut poll, &mut now, 60_000), window);
+        }
     }
 
     /// A guest that sends its next request after 20 µs if it is polled for, and else pays for ringing and for an interrupt
     /// first, more than polling may ever take.
     #[test]
     fn a_guest_that_is_late_because_it_is_not_polled_for_is_found_out() {
-        for (most, rounds) in [(50_000, 20), (1_000_000, 20)] {
-            let mut poll = tried(most);
+        for most in [50_000, 1_000_000] {
+            let (mut poll, mut now) = tried(most);
+            // It was not to be had for long.
+            for _ in 0..1000 {
+                round(&mut poll, &mut now, 2_000_000);
+            }
+            let found_out = now + 2 * 64 * u64::from(most);
             let mut rest = 0;
-            for number in 0..1000 {
-                let window = poll.ran_dry(0, number);
-                let late = if window < 20_000 { 2_000_000 } else { 20_000 };
-                poll.work_came(late);
-                if number >= rounds {
-                    rest += u32::from(window < 20_000);
-                }
+            while now < found_out + 100_000_000 {
+                let window = poll.ran_dry(now, poll.taken.wrapping_add(1)) - now;
+                rest += u32::from(now > found_out && window < 20_000);
+                now += if window < 20_000 { 2_000_000 } else { 20_000 };
+                poll.work_came(now);
             }
             assert_eq!(rest, 0);
         }
@@ -332,17 +345,23 @@ mod tests {
 
     #[test]
     fn a_guest_that_is_late_in_any_case_is_hardly_ever_polled_for() {
-        let mut poll = Poll::new(50_000);
-        let polled: u64 = (0..100_000).map(|_| round(&mut poll, 0, 60_000)).sum();
-        assert!(polled < 50 * 100_000);
+        for late in [51_000, 60_000, 500_000, 50_000_000] {
+            let (mut poll, mut now) = tried(50_000);
+            let (begun, mut polled) = (now, 0);
+            for _ in 0..10_000 {
+                polled += round(&mut poll, &mut now, late);
+            }
+            assert!(polled != 0);
+            assert!(polled < (now - begun) / 50);
+        }
     }
 
     #[test]
     fn stepping_aside_goes_on_while_it_brings_work_soon() {
         let mut poll = Poll::new(1_000_000);
-        for _ in 0..100 {
-            assert!(poll.may_step_aside());
-            poll.stepped_aside(20_000, 1);
+        for now in 0..100 {
+            assert!(poll.may_step_aside(now));
+            poll.stepped_aside(now, 20_000, 1);
         }
     }
 
@@ -367,41 +386,63 @@ mod tests {
             if wake_up != 0 {
                 poll.woke(wake_up);
             }
-            assert!(poll.may_step_aside());
-            poll.stepped_aside(ns, found);
-            assert_eq!(poll.may_step_aside(), goes_on);
+            assert!(poll.may_step_aside(ns));
+            poll.stepped_aside(ns, ns, found);
+            assert_eq!(poll.may_step_aside(ns), goes_on);
         }
     }
 
     #[test]
+    fn what_stepping_aside_has_brought_pays_for_when_it_brings_nothing() {
+        let mut poll = Poll::new(1_000_000);
+        // Twice 30 µs less than it might have taken.
+        poll.stepped_aside(0, 20_000, 1);
+        poll.stepped_aside(0, 20_000, 1);
+        for (ns, goes_on) in [(40_000, true), (19_999, true), (1, false)] {
+            poll.stepped_aside(0, ns, 0);
+            assert_eq!(poll.may_step_aside(0), goes_on);
+        }
+        // Not without end.
+        let mut poll = Poll::new(1_000_000);
+        for _ in 0..1000 {
+            poll.stepped_aside(0, 0, 128);
+        }
+        poll.stepped_aside(0, 1_000_000, 0);
+        assert!(!poll.may_step_aside(0));
+    }
+
+    #[test]
     fn stepping_aside_is_rare_where_it_takes_too_long_or_brings_nothing() {
-        for (ns, found) in [(3_000_000, 1), (3_000_000, 128), (20_000, 0), (u64::MAX, 0)] {
+        for (ns, found) in [(3_000_000, 1), (3_000_000, 128), (20_000, 0)] {
             let mut poll = Poll::new(1_000_000);
-            let mut tried = 0;
+            let (mut now, mut aside) = (0, 0);
             for _ in 0..100_000 {
-                if poll.may_step_aside() {
-                    tried += 1;
-                    poll.stepped_aside(ns, found);
+                now += 10_000;
+                if poll.may_step_aside(now) {
+                    now += ns;
+                    aside += ns;
+                    poll.stepped_aside(now, ns, found);
                 }
             }
-            assert!((1..50).contains(&tried));
+            assert!(aside >= 3 * ns);
+            assert!(aside < now / 40);
         }
     }
 
     #[test]
     fn zero_is_never_to_poll() {
-        let mut poll = Poll::new(0);
+        let (mut poll, mut now) = (Poll::new(0), 7);
         assert!(!poll.on());
         for _ in 0..100 {
-            assert_eq!(round(&mut poll, 7, 0), 0);
-            assert_eq!(round(&mut poll, 7, 1), 0);
+            assert_eq!(round(&mut poll, &mut now, 0), 0);
+            assert_eq!(round(&mut poll, &mut now, 1), 0);
         }
         poll.set_most(50_000);
-        assert_eq!(round(&mut poll, 7, 1), 50_000);
+        assert_eq!(round(&mut poll, &mut now, 1), 50_000);
         poll.set_most(1_000);
-        assert_eq!(round(&mut poll, 7, 1), 1_000);
+        assert_eq!(round(&mut poll, &mut now, 1), 1_000);
         poll.set_most(0);
-        assert_eq!(round(&mut poll, 7, 1), 0);
+        assert_eq!(round(&mut poll, &mut now, 1), 0);
     }
 
     #[test]
@@ -410,7 +451,9 @@ mod tests {
         for (at, came) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
             for _ in 0..40 {
                 poll.ran_dry(at, u32::MAX);
+                assert!(poll.dry());
                 poll.work_came(came);
+                assert!(!poll.dry());
             }
         }
         poll.work_came(5);
