@@ -36,7 +36,7 @@ const LEAST_NS: u32 = 50_000;
 const BATCH: u32 = 8;
 
 /// What stepping aside may take in any case, if the requests that it brings are worth it.
-const ASIDE_NS: u32 = 1_000_000;
+const ASIDE_NS: u32 = 3_000_000;
 
 /// The average of batches forgets one eighth with each, and is kept in eighths.
 const EIGHTHS: u32 = 8;
