@@ -143,6 +143,8 @@ pub(crate) struct Counters {
     pub(crate) asides: Count,
     /// Of these, how often work came.
     pub(crate) asides_found: Count,
+    /// Times that a virtual processor which had rung served in its place.
+    pub(crate) visits: Count,
     /// What it takes a wake-up for, in nanoseconds.
     pub(crate) wake_up_ns: Gauge,
     /// How long it polls, in nanoseconds.
@@ -163,6 +165,7 @@ impl Counters {
             polls_found: Count::new(),
             asides: Count::new(),
             asides_found: Count::new(),
+            visits: Count::new(),
             wake_up_ns: Gauge::new(),
             window_ns: Gauge::new(),
             statuses: Statuses::new(),
@@ -170,7 +173,7 @@ impl Counters {
     }
 
     /// What [`all`](Self::all) are called, in the same order.
-    const NAMES: [&'static str; 10] = [
+    const NAMES: [&'static str; 11] = [
         "requests",
         "read_bytes",
         "write_bytes",
@@ -181,6 +184,7 @@ impl Counters {
         "polls_found",
         "asides",
         "asides_found",
+        "visits",
     ];
 
     fn all(&self) -> [&Count; Self::NAMES.len()] {
@@ -195,6 +199,7 @@ impl Counters {
             &self.polls_found,
             &self.asides,
             &self.asides_found,
+            &self.visits,
         ]
     }
 

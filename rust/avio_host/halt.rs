@@ -24,7 +24,7 @@ impl Halt {
         }
     }
 
-    /// Begins a pass of the queue's one worker, if it may.
+    /// Begins a pass, if it may. There is one at a time.
     pub(crate) fn enter(&self) -> Option<Pass<'_>> {
         self.serving.xchg(true, Full);
         let pass = Pass(self);

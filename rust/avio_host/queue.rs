@@ -70,6 +70,10 @@ pub(crate) struct Shared {
     stopped: Atomic<bool>,
     /// The worker is to look at what a call has changed.
     pub(crate) knocked: Atomic<bool>,
+    /// Whether a virtual processor rang last.
+    pub(crate) rung_by_vcpu: Atomic<bool>,
+    /// Whether one that rings is to serve.
+    pub(crate) visits_pay: Atomic<bool>,
     pub(crate) counters: Counters,
 }
 
@@ -117,6 +121,8 @@ impl Shared {
             halt: Halt::new(),
             stopped: Atomic::new(false),
             knocked: Atomic::new(false),
+            rung_by_vcpu: Atomic::new(false),
+            visits_pay: Atomic::new(false),
             counters: Counters::new(),
         })
     }
@@ -257,7 +263,7 @@ fn status_of(error: Error) -> Status {
 pub(crate) struct Queue {
     #[pin]
     pub(crate) bios: Bios<Shared>,
-    /// What only the worker uses.
+    /// What only who serves uses: the worker, or a virtual processor.
     #[pin]
     pub(crate) reading: Mutex<Reading>,
     /// LUNs that the worker is to use from its next pass on. Its lock is taken inside of `reading`'s.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a queue's worker does: passes over the ring, polls, and sleeps.
+//! What a queue's worker does: passes over the ring, polls, and sleeps. And what a virtual processor does in its place.
 
 use crate::held::{Again, Held};
 use crate::lun::Refused;
@@ -8,10 +8,11 @@ use crate::luns::Luns;
 use crate::queue::{Queue, Shared};
 use crate::submit::Submitter;
 use avio_abi::ioctl::LATENCY_SAMPLE;
-use avio_abi::ring::{Broken, Submission};
+use avio_abi::ring::{control, Broken, Submission};
 use avio_abi::stor::Status;
 use avio_core::poll::Poll;
-use avio_core::ring::{RingSize, SubmissionReader};
+use avio_core::ring::{QueueMemory, RingSize, SubmissionReader};
+use avio_core::visits::Visits;
 use avio_sys::host::{alone, now_ns, relax, step_aside, Batch, More, Serve, Waker};
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -29,6 +30,9 @@ pub(crate) struct Reading {
     submitter: Submitter,
     held: Held,
     poll: Poll,
+    visits: Visits,
+    /// The worker has let the guest run since its last pass.
+    aside: bool,
     /// Whether the guest was told that the queue is broken.
     told: bool,
 }
@@ -40,11 +44,11 @@ impl Serve for Queue {
 
     fn serve(&self, woken_ns: u64) -> More {
         let shared = self.shared();
+        let mut reading = self.reading.lock();
         let Some(_pass) = shared.halt.enter() else {
             return More::No;
         };
         shared.rest.end();
-        let mut reading = self.reading.lock();
         if woken_ns != 0 {
             reading.poll.woke(woken_ns);
         }
@@ -54,11 +58,19 @@ impl Serve for Queue {
         }
         if shared.broken() == 0 {
             shared.counters.passes.add(1);
-            let served = reading.pass(shared, &mut self.bios.batch());
-            reading.reader.publish_head(&*shared.ring);
-            shared.position.store(reading.reader.position(), Relaxed);
-            match served.and_then(|more| reading.before_sleep(shared, more)) {
-                Ok(more) => return more,
+            let waits = reading.guest_waits(shared);
+            let served = self.pass(&mut reading).and_then(|(more, requests)| {
+                // The guest has had the processor, or the device takes its time.
+                let sure = reading.aside || self.in_flight() != 0;
+                reading.aside = false;
+                reading.visits.worker_served(requests, waits, sure);
+                reading.before_sleep(shared, more)
+            });
+            match served {
+                Ok(more) => {
+                    reading.say_who_serves(shared);
+                    return more;
+                }
                 Err(reason) => shared.break_with(reason),
             }
         }
@@ -72,6 +84,57 @@ impl Serve for Queue {
         shared.tell_broken();
         More::No
     }
+
+    fn rung(&self, by_vcpu: bool) -> bool {
+        let shared = self.shared();
+        shared.rung_by_vcpu.store(by_vcpu, Relaxed);
+        shared.visits_pay.load(Relaxed)
+    }
+
+    fn visit(&self) -> bool {
+        let shared = self.shared();
+        let Some(mut reading) = self.reading.try_lock() else {
+            return true;
+        };
+        let Some(_pass) = shared.halt.enter() else {
+            return true;
+        };
+        if shared.knocked.load(Relaxed) || shared.is_stopped() || shared.broken() != 0 {
+            return true;
+        }
+        shared.rest.end();
+        shared.counters.visits.add(1);
+        let waits = reading.guest_waits(shared);
+        let served = self.pass(&mut reading).and_then(|(more, requests)| {
+            reading.visits.ringer_served(requests, waits);
+            Ok(more == More::Yes || reading.reader.arm(&*shared.ring)?)
+        });
+        reading.say_who_serves(shared);
+        match served {
+            Ok(false) => {
+                shared.rest();
+                !reading.held.is_empty()
+            }
+            Ok(true) => true,
+            Err(reason) => {
+                shared.break_with(reason);
+                true
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// Takes what there is; whether there may be more, and how many requests there were.
+    fn pass(&self, reading: &mut Reading) -> Result<(More, u32), Broken> {
+        let shared = self.shared();
+        let before = reading.reader.position();
+        let more = reading.pass(shared, &mut self.bios.batch());
+        let after = reading.reader.position();
+        reading.reader.publish_head(&*shared.ring);
+        shared.position.store(after, Relaxed);
+        Ok((more?, after.wrapping_sub(before)))
+    }
 }
 
 impl Reading {
@@ -81,6 +144,8 @@ impl Reading {
             submitter: Submitter::new(luns)?,
             held: Held::new(size.entries())?,
             poll: Poll::new(poll_ns),
+            visits: Visits::new(),
+            aside: false,
             told: false,
         })
     }
@@ -92,6 +157,20 @@ impl Reading {
         }
         self.poll.set_most(poll_ns);
         self.held.look_again();
+    }
+
+    /// Whether the guest has taken the completions of all that it has sent before.
+    fn guest_waits(&self, shared: &Shared) -> bool {
+        shared.ring.load_acquire(control::CQ_HEAD) == self.reader.position()
+    }
+
+    /// Whether who rings next is to serve.
+    fn visits_pay(&self, shared: &Shared) -> bool {
+        self.poll.on() && self.visits.pay() && shared.rung_by_vcpu.load(Relaxed)
+    }
+
+    fn say_who_serves(&self, shared: &Shared) {
+        shared.visits_pay.store(self.visits_pay(shared), Relaxed);
     }
 
     /// Takes what there is. A single request goes to the device straight away, more of them together.
@@ -202,6 +281,7 @@ impl Reading {
         let now = now_ns();
         shared.counters.asides.add(1);
         shared.counters.asides_found.add((found != 0).into());
+        self.aside = true;
         self.poll
             .stepped_aside(now, now.saturating_sub(begun), found);
         Ok(found != 0)
@@ -215,7 +295,7 @@ impl Reading {
             return Ok(false);
         }
         if !alone() {
-            return self.step_aside(shared);
+            return Ok(!self.visits_pay(shared) && self.step_aside(shared)?);
         }
         let mut now = now_ns();
         let end = self.poll.ran_dry(now, self.reader.position());

@@ -82,6 +82,13 @@ void avio_debug_exit(void);
 void *avio_debug_create(const char *name, void (*show)(struct seq_file *m, void *arg), void *arg);
 void avio_debug_remove(void *file);
 
+/* Having a virtual processor that is in the host do something before it goes back into its guest. */
+bool avio_in_vcpu(void);
+void *avio_visit_new(void (*fn)(void *arg), void *arg);
+void avio_visit_drop(void *visit);
+/* Only if it is not pending. */
+bool avio_visit_queue(void *visit);
+
 /* Being told of an eventfd's signals. */
 void *avio_kick_attach(struct file *eventfd, void (*fn)(void *arg), void *arg);
 void avio_kick_detach(void *kick);

@@ -43,14 +43,16 @@ def debugfs(guest, control):
 
 
 @contextlib.contextmanager
-def apart(guest):
-    """Has the guest's processors to one side and the workers to the other, for who shares a processor does not poll."""
+def placed(guest, workers):
+    """Has the guest's processors on one of the host's, and the workers `apart` from it or `beside`: who shares a processor
+    does not poll."""
     everywhere = os.sched_getaffinity(0)
     one, other = sorted(everywhere)[:2]
     threads = [int(path.name) for path in Path(f"/proc/{guest.process.pid}/task").iterdir()]
     for thread in threads:
         name = Path(f"/proc/{thread}/comm").read_text(encoding="ascii")
-        os.sched_setaffinity(thread, {other} if name.startswith("avio-stor-q") else {one})
+        away = workers == "apart" and name.startswith("avio-stor-q")
+        os.sched_setaffinity(thread, {other} if away else {one})
     try:
         yield
     finally:
@@ -59,11 +61,14 @@ def apart(guest):
 
 
 def polling(guest, control):
-    """A worker polls if it may, and finds work so; and never if it may not."""
+    """A worker polls if it may, and finds work so; and never if it may not. The same of virtual processors that serve
+    themselves."""
+
+    def counted(name):
+        return sum(shown(f"queue{number}")[name] for number in range(2))
 
     def polls():
-        queues = [shown(f"queue{number}") for number in range(2)]
-        return sum(queue["polls"] for queue in queues), sum(queue["polls_found"] for queue in queues)
+        return counted("polls"), counted("polls_found")
 
     def window(nanoseconds):
         sh(BIN / "avio-ctl", "--control", SOCKET, "set-poll", nanoseconds)
@@ -77,7 +82,7 @@ def polling(guest, control):
         equal(polls(), before, "polls, and those that found work, of workers that may not")
         equal([shown(f"queue{number}")["window_ns"] for number in range(2)], [0, 0], "how long workers poll that may not")
         window(10000000)
-        with apart(guest):
+        with placed(guest, "apart"):
             # Deep, for the window is the longer the more requests come at once.
             fio = f"fio --name=deep --filename=/dev/{guest.disk_of(0)} --rw=randread --bs=4k --size=8m --iodepth=32 --direct=1"
             guest.do(f"{fio} --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/deep 2>&1 & echo $! >/tmp/deep.pid")
@@ -85,3 +90,19 @@ def polling(guest, control):
             guest.do("kill $(cat /tmp/deep.pid); while pidof fio; do sleep 0.1; done")
         told = sum(queue["polls"] for queue in control("stats")[0]["queues"])
         check(told > before[0], f"the control socket tells of {told} polls")
+    with case("storage:who-rings-serves"), placed(guest, "beside"):
+        before = counted("visits")
+
+        def visited():
+            guest.do(read)
+            return counted("visits") > before + 100
+
+        wait_for(visited, 60, "virtual processors that serve themselves, for one request at a time")
+        guest.do(f"dd if=/dev/urandom of=/tmp/random bs=4k count=64; dd if=/tmp/random of=/dev/{guest.disk_of(1)} bs=4k oflag=direct")
+        guest.do(f"dd if=/dev/{guest.disk_of(1)} bs=4k count=64 iflag=direct | cmp - /tmp/random")
+        window(0)
+        guest.do(read)
+        before = counted("visits")
+        guest.do(read)
+        equal(counted("visits"), before, "visits without a policy")
+        window(10000000)

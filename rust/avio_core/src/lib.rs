@@ -15,6 +15,7 @@
 //! - [`poll`]: how long a worker looks for work before it sleeps.
 //! - [`coalesce`]: when a driver asks for its next interrupt.
 //! - [`hold`]: when to try again what did not pay.
+//! - [`visits`]: who serves a queue whose doorbell was rung.
 //! - [`latency`]: how long requests take, in classes.
 
 #![cfg_attr(not(any(test, avio_kernel)), no_std)]
@@ -33,3 +34,4 @@ pub mod request;
 pub mod ring;
 pub mod segments;
 pub mod sync;
+pub mod visits;

@@ -31,6 +31,7 @@ mod stopping;
 mod stuck_backings;
 mod tables;
 mod tasks;
+mod visits;
 
 use crate::run::Test;
 
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Test> {
         stopping::TESTS,
         stuck_backings::TESTS,
         deaths::TESTS,
+        visits::TESTS,
         legal_segments::TESTS,
         legal_rings::TESTS,
         legal_luns::TESTS,

@@ -16,6 +16,7 @@ mod guest;
 mod kernel_log;
 mod run;
 mod sys;
+mod vcpu;
 mod victim;
 
 use anyhow::{ensure, Result};

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! All `unsafe` of this program: memory that the device shares, ioctls, one capability, a child.
+//! All `unsafe` of this program: memory that the device shares, ioctls, one capability, a child, a virtual machine's memory.
 
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MFdFlags};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 /// Memory of a guest. The device may change it at any time, so no reference into it is ever made but to an atomic.
@@ -152,6 +152,25 @@ pub fn ioctl_raw(fd: BorrowedFd<'_>, request: u32, argument: u64) -> Result<(), 
     // SAFETY: no memory of this program lies in the first page, so the kernel can write to none of it.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request.into(), argument) };
     Errno::result(result).map(drop)
+}
+
+/// Gives a virtual machine all of its memory, at address zero, and keeps it for as long as there is the machine.
+pub fn give_memory(vm: &kvm_ioctls::VmFd, memory: &'static Mapping) -> Result<(), Errno> {
+    let region = kvm_bindings::kvm_userspace_memory_region {
+        memory_size: memory.len as u64,
+        userspace_addr: memory.user_addr(),
+        ..Default::default()
+    };
+    // SAFETY: the memory is mapped for as long as this program runs, and is accessed by atomics only.
+    let given = unsafe { vm.set_user_memory_region(region) };
+    given.map_err(|error| Errno::from_raw(error.errno()))
+}
+
+/// The same eventfd, as the crates for virtual machines want it.
+pub fn eventfd(kick: BorrowedFd<'_>) -> std::io::Result<vmm_sys_util::eventfd::EventFd> {
+    let fd = kick.try_clone_to_owned()?.into_raw_fd();
+    // SAFETY: the descriptor was ours, and is given up.
+    Ok(unsafe { vmm_sys_util::eventfd::EventFd::from_raw_fd(fd) })
 }
 
 /// Takes CAP_IPC_LOCK from the calling thread, which lets RLIMIT_MEMLOCK count for it.

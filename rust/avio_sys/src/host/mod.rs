@@ -14,6 +14,7 @@ mod flight;
 mod pinned;
 mod queue_map;
 mod time;
+mod visit;
 mod worker;
 
 pub use bios::{Batch, BioOwner, Bios};

@@ -3,10 +3,12 @@
 //! A worker thread that an eventfd wakes.
 //!
 //! The thread is a `vhost_task` (`kernel/vhost_task.c`): it belongs to the process that made it, so that CPU limits,
-//! accounting and SIGKILL reach it as they reach the process.
+//! accounting and SIGKILL reach it as they reach the process. If it is a virtual processor that signals the eventfd, that can
+//! be made to serve in its place.
 
 use super::eventfd::Kick;
 use super::time::now_ns;
+use super::visit::{in_vcpu, Visit};
 use avio_bindings as bindings;
 use core::ffi::c_void;
 use core::ptr;
@@ -34,6 +36,14 @@ pub trait Serve: Send + Sync + 'static {
     /// Serves what has come. Runs in the worker's thread, may sleep, and should return after a bounded time. `woken_ns`
     /// is how long ago the kick came that woke it; zero if none did, or nobody looked at the clock.
     fn serve(&self, woken_ns: u64) -> More;
+
+    /// The eventfd was signalled, by a virtual processor or not: whether that is to [`visit`](Self::visit) rather than to
+    /// wake the worker. Called in any context, also while the worker serves.
+    fn rung(&self, by_vcpu: bool) -> bool;
+
+    /// Serves in the thread of a virtual processor, which does not run its guest meanwhile. Whether the worker has to be
+    /// woken all the same.
+    fn visit(&self) -> bool;
 
     /// What wakes the worker from any context.
     fn waker(&self) -> &Waker;
@@ -87,6 +97,8 @@ struct Inner<T> {
     /// How long to sleep at most, or zero. Only the thread uses it.
     sleep: Atomic<u64>,
     serve: Arc<T>,
+    /// Set before the kick is attached.
+    visit: Option<Visit>,
 }
 
 /// A worker thread and the eventfd that wakes it. Dropping it detaches the eventfd, then ends the thread.
@@ -121,10 +133,22 @@ impl<T: Serve> Worker<T> {
                 kicked: Atomic::new(0),
                 sleep: Atomic::new(0),
                 serve,
+                visit: None,
             },
             GFP_KERNEL,
         )?;
         let inner = KBox::into_raw(inner);
+        // SAFETY: Visits get `inner`, which stays until they were waited for (`drop`, or below, before there was one). Nobody
+        // else has it yet.
+        match unsafe { Visit::new(visited::<T>, inner.cast()) } {
+            // SAFETY: As above.
+            Ok(visit) => unsafe { (*inner).visit = Some(visit) },
+            Err(error) => {
+                // SAFETY: `into_raw` gave us the pointer.
+                drop(unsafe { KBox::from_raw(inner) });
+                return Err(error);
+            }
+        }
         // SAFETY: `run` and `killed` get `inner`, which stays until the thread has ended (`drop`, or below). The
         // slot for the task is written before the thread runs.
         let task = unsafe {
@@ -197,10 +221,13 @@ impl<T: Serve> Drop for Worker<T> {
         // SAFETY: By the type's invariant `inner` is alive.
         let serve = unsafe { &(*self.inner).serve };
         *serve.waker().sleeper.lock() = None;
-        // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running, ending
-        // the thread waits out `run`; after both nobody else has `inner`.
+        // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running; then the visits
+        // that callbacks have queued are waited for, and ending the thread waits out `run`. After that nobody else has
+        // `inner`.
         unsafe {
             bindings::avio_kick_detach(self.kick);
+            let visit = &*ptr::addr_of!((*self.inner).visit);
+            visit.as_ref().inspect(|visit| visit.wait());
             bindings::avio_task_stop((*self.inner).task);
             drop(KBox::from_raw(self.inner));
         }
@@ -276,9 +303,42 @@ unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
     unsafe {
         let inner = arg.cast::<Inner<T>>();
         let kicks = (*inner).kicks.fetch_add(1, Relaxed);
+        let by_vcpu = in_vcpu();
+        if (*inner).serve.rung(by_vcpu) && by_vcpu {
+            let visit = &*ptr::addr_of!((*inner).visit);
+            if visit.as_ref().is_some_and(Visit::queue) {
+                return;
+            }
+        }
         if (*inner).pending.xchg(1, Full) == 0 && kicks % TIMED == 0 {
             (*inner).kicked.store(now_ns(), Relaxed);
         }
         bindings::avio_task_wake((*inner).task);
     }
+}
+
+/// A virtual processor that has signalled the eventfd is about to go back into its guest.
+///
+/// # Safety
+///
+/// `arg` is an `Inner<T>` that is alive until the visit has ended, and its task was set.
+unsafe extern "C" fn visited<T: Serve>(arg: *mut c_void) {
+    // SAFETY: By the function's requirement. `Worker::drop` waits for the visit's end before it touches `visit`, which
+    // was set before the kick was attached, and before it ends the thread.
+    let (inner, visit) = unsafe {
+        let inner = arg.cast::<Inner<T>>();
+        (inner, &*ptr::addr_of!((*inner).visit))
+    };
+    let Some(visit) = visit else {
+        return;
+    };
+    visit.begin();
+    // SAFETY: As above.
+    unsafe {
+        if (*inner).going.load(Acquire) == 0 || (*inner).serve.visit() {
+            (*inner).pending.store(1, Release);
+            bindings::avio_task_wake((*inner).task);
+        }
+    }
+    visit.end();
 }
