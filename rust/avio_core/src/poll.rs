@@ -23,7 +23,7 @@ use crate::hold::Hold;
 const FIRST_NS: u32 = 10_000;
 
 /// The limit in wake-ups: the doorbell and the interrupt that polling spares cost some each, and the guest takes its time.
-const WAKE_UPS: u32 = 12;
+const WAKE_UPS: u32 = 20;
 
 /// After how many wake-ups of polling a guest that sends nothing seems to wait for an interrupt.
 const PATIENCE: u32 = 2;
@@ -377,10 +377,10 @@ mod tests {
             (0, 1_000_001, 128, false),
             (0, 1_000_001, u32::MAX, false),
             // ... and as a batch is worth, where they are slow.
-            (40_000, 480_000, 1, true),
-            (40_000, 480_001, 1, false),
-            (40_000, 3_840_000, 8, true),
-            (40_000, 3_840_001, 128, false),
+            (40_000, 800_000, 1, true),
+            (40_000, 800_001, 1, false),
+            (40_000, 6_400_000, 8, true),
+            (40_000, 6_400_001, 128, false),
         ] {
             let mut poll = Poll::new(1_000_000);
             if wake_up != 0 {
