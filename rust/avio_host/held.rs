@@ -3,7 +3,7 @@
 //! Requests that a queue has taken and that wait for their LUN's limits.
 //!
 //! They wait as the entries that they were, in the order in which they came, and are looked at anew when they are due:
-//! whatever has changed meanwhile, the LUN or guest memory, holds for them too. Only the worker uses this.
+//! whatever has changed meanwhile, the LUN or guest memory, holds for them too. Only who serves the queue uses this.
 
 use avio_abi::ring::Submission;
 use avio_abi::MAX_LUNS;

@@ -45,7 +45,7 @@ mod submit;
 mod tasks;
 
 use adapter::Adapter;
-use avio_sys::host::DebugRoot;
+use avio_sys::host::{DebugRoot, VisitsEnd};
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
 use kernel::prelude::*;
 
@@ -62,12 +62,14 @@ struct AvioHost {
     #[pin]
     device: MiscDeviceRegistration<Adapter>,
     debug: DebugRoot,
+    end: VisitsEnd,
 }
 
 impl kernel::InPlaceModule for AvioHost {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             debug: DebugRoot::new(c"avio_host"),
+            end: VisitsEnd,
             device <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"avio-stor" }),
         })
     }

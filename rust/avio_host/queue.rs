@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) waker: Pin<KBox<Waker>>,
     call: Arc<Call>,
     tags: KVVec<Tag>,
-    /// How many requests of each LUN are held back. Only the worker writes it.
+    /// How many requests of each LUN are held back. Only who serves the queue writes it.
     held: KVVec<Atomic<u32>>,
     pub(crate) features: u64,
     /// Zero, or the [`Broken`] reason.

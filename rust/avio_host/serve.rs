@@ -53,6 +53,7 @@ impl Serve for Queue {
             reading.poll.woke(woken_ns);
         }
         self.listen(&mut reading);
+        shared.visits_pay.store(false, Relaxed);
         if shared.is_stopped() {
             return More::No;
         }
@@ -107,6 +108,8 @@ impl Serve for Queue {
         let waits = reading.guest_waits(shared);
         let served = self.pass(&mut reading).and_then(|(more, requests)| {
             reading.visits.ringer_served(requests, waits);
+            let taken = reading.reader.position();
+            reading.poll.served_elsewhere(taken);
             Ok(more == More::Yes || reading.reader.arm(&*shared.ring)?)
         });
         reading.say_who_serves(shared);

@@ -84,8 +84,12 @@ void avio_debug_remove(void *file);
 
 /* Having a virtual processor that is in the host do something before it goes back into its guest. */
 bool avio_in_vcpu(void);
+unsigned long avio_current(void);
 void *avio_visit_new(void (*fn)(void *arg), void *arg);
+void avio_visit_close(void *visit);
+/* Only if it is closed. */
 void avio_visit_drop(void *visit);
+void avio_visit_exit(void);
 /* Only if it is not pending. */
 bool avio_visit_queue(void *visit);
 

@@ -2,13 +2,21 @@
 #include "shim_host.h"
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
+#include <linux/rcupdate.h>
+#include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/task_work.h>
 
 struct avio_visit {
 	struct callback_head work;
-	/* Keeps the module: the last reference is given up by code that is not the module's, see avio_visit_run. */
+	/* The owner's, and one for each time that it is pending. */
+	refcount_t refs;
+	/* Calls that have begun. */
+	atomic_t running;
+	/* None begins any more. */
+	atomic_t closed;
+	/* Keeps the module for as long as the visit is pending. */
 	struct file *hold;
 	void (*fn)(void *arg);
 	void *arg;
@@ -19,26 +27,41 @@ static const struct file_operations avio_hold_fops = {
 };
 
 /* A task has a preempt notifier while it is in an ioctl of a virtual processor, which is then loaded: see vcpu_load in
- * virt/kvm/kvm_main.c. It goes back into the guest, or to user space, and does its work before (kernel/entry/virt.c).
+ * virt/kvm/kvm_main.c. It goes back into the guest, or to user space, and does its work before (kernel/entry/virt.c);
+ * though it may sleep before that, if its owner wants it to. Who is not to be a user's task never does such work.
  */
 bool avio_in_vcpu(void)
 {
 #ifdef CONFIG_PREEMPT_NOTIFIERS
-	return in_task() && !hlist_empty(&current->preempt_notifiers);
+	return in_task() && !(current->flags & (PF_KTHREAD | PF_EXITING | PF_USER_WORKER)) &&
+	       !hlist_empty(&current->preempt_notifiers);
 #else
 	return false;
 #endif
 }
 
-/* When `fn` returns the visit may be gone. The module is not: fput leaves what the last reference takes to a work of
- * its own, behind this one.
- */
+unsigned long avio_current(void)
+{
+	return (unsigned long)current;
+}
+
+static void avio_visit_put(struct avio_visit *visit)
+{
+	if (refcount_dec_and_test(&visit->refs))
+		kfree(visit);
+}
+
+/* Either we see that it is closed, or who closes it that we run, and waits. */
 static void avio_visit_run(struct callback_head *work)
 {
 	struct avio_visit *visit = container_of(work, struct avio_visit, work);
 	struct file *hold = visit->hold;
 
-	visit->fn(visit->arg);
+	atomic_fetch_inc(&visit->running);
+	if (!atomic_read(&visit->closed))
+		visit->fn(visit->arg);
+	avio_dec_and_wake(&visit->running);
+	avio_visit_put(visit);
 	fput(hold);
 }
 
@@ -55,10 +78,20 @@ void *avio_visit_new(void (*fn)(void *arg), void *arg)
 		return hold;
 	}
 	init_task_work(&visit->work, avio_visit_run);
+	refcount_set(&visit->refs, 1);
 	visit->hold = hold;
 	visit->fn = fn;
 	visit->arg = arg;
 	return visit;
+}
+
+/* Waits for calls that have begun only: one that is pending may be the caller's own task's to make. */
+void avio_visit_close(void *closed)
+{
+	struct avio_visit *visit = closed;
+
+	atomic_xchg(&visit->closed, 1);
+	avio_wait_zero(&visit->running);
 }
 
 void avio_visit_drop(void *dropped)
@@ -66,7 +99,13 @@ void avio_visit_drop(void *dropped)
 	struct avio_visit *visit = dropped;
 
 	fput(visit->hold);
-	kfree(visit);
+	avio_visit_put(visit);
+}
+
+/* Who has just given up a file that keeps the module may yet have to return from here. */
+void avio_visit_exit(void)
+{
+	synchronize_rcu_tasks();
 }
 
 bool avio_visit_queue(void *queued)
@@ -74,8 +113,10 @@ bool avio_visit_queue(void *queued)
 	struct avio_visit *visit = queued;
 
 	get_file(visit->hold);
+	refcount_inc(&visit->refs);
 	if (!task_work_add(current, &visit->work, TWA_RESUME))
 		return true;
+	refcount_dec(&visit->refs);
 	fput(visit->hold);
 	return false;
 }

@@ -178,6 +178,11 @@ impl Poll {
         now.saturating_add(u64::from(self.window))
     }
 
+    /// Somebody else has taken requests, up to so many that were ever taken: they are no batch of ours.
+    pub const fn served_elsewhere(&mut self, taken: u32) {
+        self.taken = taken;
+    }
+
     /// There is work again.
     pub fn work_came(&mut self, now: u64) {
         let Some(since) = self.dry_since.take() else {
@@ -286,6 +291,16 @@ mod tests {
         poll.woke(40_000);
         assert_eq!(poll.limit(), 1_000_000);
         assert_eq!(dry(&mut poll, 1), WAKE_UPS * 40_000);
+    }
+
+    #[test]
+    fn what_others_took_is_no_batch() {
+        let mut poll = Poll::new(1_000_000);
+        for taken in (0..100).map(|round| 33 * round) {
+            poll.ran_dry(0, taken);
+            poll.served_elsewhere(taken.wrapping_add(32));
+        }
+        assert_eq!(poll.limit(), LEAST_NS);
     }
 
     #[test]

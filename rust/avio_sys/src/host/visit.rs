@@ -4,12 +4,11 @@
 //!
 //! C header: `include/linux/task_work.h`. The kernel crate has no wrapper for it.
 
-use super::drain::InFlight;
 use avio_bindings as bindings;
 use core::ffi::c_void;
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Full, Release};
+use kernel::sync::atomic::{Atomic, Full, Relaxed, Release};
 
 /// What a virtual processor can be made to do.
 ///
@@ -18,17 +17,21 @@ use kernel::sync::atomic::{Atomic, Full, Release};
 /// `visit` is one of `avio_visit_new`'s, and pending only while `queued` is not zero.
 pub(super) struct Visit {
     visit: *mut c_void,
-    queued: Atomic<i32>,
-    under_way: InFlight,
+    /// The task whose the next call is, or zero.
+    queued: Atomic<usize>,
 }
+
+// SAFETY: What is behind the pointer is used by atomics, or by who has changed `queued`, or in `drop`.
+unsafe impl Send for Visit {}
+// SAFETY: As above.
+unsafe impl Sync for Visit {}
 
 impl Visit {
     /// One that calls `run` with `arg`.
     ///
     /// # Safety
     ///
-    /// `run` may be called with `arg`, in any task, until [`wait`](Self::wait) has returned and nobody calls
-    /// [`queue`](Self::queue) any more.
+    /// `run` may be called with `arg`, in any task, until [`close`](Self::close) has returned.
     pub(super) unsafe fn new(
         run: unsafe extern "C" fn(*mut c_void),
         arg: *mut c_void,
@@ -39,23 +42,24 @@ impl Visit {
         Ok(Self {
             visit,
             queued: Atomic::new(0),
-            under_way: InFlight::new(),
         })
     }
 
-    /// The current task's is the next call, if it is a virtual processor's, or another's is under way that has yet to
-    /// [`begin`](Self::begin). Usable in any context.
+    /// Whether the current task, a virtual processor's, has the next call before it. It may be that another has: that may
+    /// be kept from its processor for long. To be called by one task at a time.
     pub(super) fn queue(&self) -> bool {
-        if self.queued.xchg(1, Full) != 0 {
-            return true;
+        // SAFETY: No requirements.
+        let current = unsafe { bindings::avio_current() };
+        match self.queued.load(Relaxed) {
+            0 => {}
+            other => return other == current,
         }
-        self.under_way.enter();
-        // SAFETY: By the type's invariant, and as we have changed `queued`, the visit is not pending.
-        if in_vcpu() && unsafe { bindings::avio_visit_queue(self.visit) } {
+        self.queued.xchg(current, Full);
+        // SAFETY: By the type's invariant, and as `queued` was zero, the visit is not pending.
+        if unsafe { bindings::avio_visit_queue(self.visit) } {
             return true;
         }
         self.queued.store(0, Release);
-        self.under_way.leave();
         false
     }
 
@@ -65,21 +69,17 @@ impl Visit {
         self.queued.xchg(0, Full);
     }
 
-    /// To be called last by `run`: the visit may be gone then.
-    pub(super) fn end(&self) {
-        self.under_way.leave();
-    }
-
-    /// Waits for the calls that are under way. Sleeps.
-    pub(super) fn wait(&self) {
-        self.under_way.wait();
+    /// No call begins any more; waits for those that have. Sleeps.
+    pub(super) fn close(&self) {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::avio_visit_close(self.visit) }
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.wait();
-        // SAFETY: By the type's invariant, and as no call is under way, it is not pending.
+        self.close();
+        // SAFETY: By the type's invariant; it is closed.
         unsafe { bindings::avio_visit_drop(self.visit) }
     }
 }
@@ -88,4 +88,14 @@ impl Drop for Visit {
 pub(super) fn in_vcpu() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::avio_in_vcpu() }
+}
+
+/// What a module that has visits drops last, when nobody can begin one any more: waits until all have returned.
+pub struct VisitsEnd;
+
+impl Drop for VisitsEnd {
+    fn drop(&mut self) {
+        // SAFETY: No requirements. Sleeps.
+        unsafe { bindings::avio_visit_exit() }
+    }
 }

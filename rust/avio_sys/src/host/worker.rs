@@ -221,13 +221,13 @@ impl<T: Serve> Drop for Worker<T> {
         // SAFETY: By the type's invariant `inner` is alive.
         let serve = unsafe { &(*self.inner).serve };
         *serve.waker().sleeper.lock() = None;
-        // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running; then the visits
-        // that callbacks have queued are waited for, and ending the thread waits out `run`. After that nobody else has
+        // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running; then visits
+        // are closed, which waits for those that have begun, and ending the thread waits out `run`. After that nobody else has
         // `inner`.
         unsafe {
             bindings::avio_kick_detach(self.kick);
             let visit = &*ptr::addr_of!((*self.inner).visit);
-            visit.as_ref().inspect(|visit| visit.wait());
+            visit.as_ref().inspect(|visit| visit.close());
             bindings::avio_task_stop((*self.inner).task);
             drop(KBox::from_raw(self.inner));
         }
@@ -321,10 +321,10 @@ unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
 ///
 /// # Safety
 ///
-/// `arg` is an `Inner<T>` that is alive until the visit has ended, and its task was set.
+/// `arg` is an `Inner<T>` that is alive until this has returned, and its task was set.
 unsafe extern "C" fn visited<T: Serve>(arg: *mut c_void) {
-    // SAFETY: By the function's requirement. `Worker::drop` waits for the visit's end before it touches `visit`, which
-    // was set before the kick was attached, and before it ends the thread.
+    // SAFETY: By the function's requirement. `Worker::drop` closes the visit, which waits for us, before it ends the thread;
+    // `visit` was set before the kick was attached.
     let (inner, visit) = unsafe {
         let inner = arg.cast::<Inner<T>>();
         (inner, &*ptr::addr_of!((*inner).visit))
@@ -340,5 +340,4 @@ unsafe extern "C" fn visited<T: Serve>(arg: *mut c_void) {
             bindings::avio_task_wake((*inner).task);
         }
     }
-    visit.end();
 }
