@@ -469,6 +469,8 @@ mod tests {
                 assert!(poll.dry());
                 poll.work_came(came);
                 assert!(!poll.dry());
+                poll.stepped_aside(at, came, 0);
+                poll.stepped_aside(at, came, u32::MAX);
             }
         }
         poll.work_came(5);

@@ -138,8 +138,8 @@ impl<T: Serve> Worker<T> {
             GFP_KERNEL,
         )?;
         let inner = KBox::into_raw(inner);
-        // SAFETY: Visits get `inner`, which stays until they were waited for (`drop`, or below, before there was one). Nobody
-        // else has it yet.
+        // SAFETY: Visits get `inner`, which stays until the visit was closed (`drop`; below there was none yet). Nobody else
+        // has it yet.
         match unsafe { Visit::new(visited::<T>, inner.cast()) } {
             // SAFETY: As above.
             Ok(visit) => unsafe { (*inner).visit = Some(visit) },
