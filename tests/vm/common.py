@@ -4,6 +4,7 @@ kernel; the checkout is at /avio, the kernel's build at /avio-kernel and that of
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -265,15 +266,16 @@ class Shell(Guest):
     def answer(self, number, seconds=60):
         """Wait for a command's end; its exit code and what it printed."""
         mark = f"GUEST-ANSWER {number} "
+        whole = re.compile(mark + r"(\d+)\.")
 
         def found():
-            return next((line for line in self.lines if line.startswith(mark)), None)
+            return next(filter(None, (whole.search(line) for line in self.lines if mark in line)), None)
 
         wait_for(lambda: found() or self.process.poll() is not None, seconds, f"answer {number}; last words: {self.tail()}")
         check(found(), f"the guest ended before its answer: {self.tail()}")
         said = f"GUEST-SAYS {number} "
         text = "\n".join(line[len(said) :] for line in self.lines if line.startswith(said))
-        return int(found().split()[2]), text
+        return int(found()[1]), text
 
     def try_to(self, command, seconds=60):
         """Have a command done; its exit code and what it printed."""

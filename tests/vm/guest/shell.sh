@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 # A guest that does what its host says. Each line of the console is `ID COMMAND`; what the command printed comes back as
-# `GUEST-SAYS ID …`, and then `GUEST-ANSWER ID CODE`. The functions of tasks.sh are commands too.
+# `GUEST-SAYS ID …`, and then `GUEST-ANSWER ID CODE.`, twice, as a word of the kernel's may come in the middle. The functions of
+# tasks.sh are commands too.
 
 task_shell() {
     stty -echo
@@ -10,7 +11,8 @@ task_shell() {
         (eval "$line") >"/tmp/answer$id" 2>&1
         code=$?
         sed "s/^/GUEST-SAYS $id /" "/tmp/answer$id"
-        echo "GUEST-ANSWER $id $code"
+        echo "GUEST-ANSWER $id $code."
+        echo "GUEST-ANSWER $id $code."
     done
 }
 
