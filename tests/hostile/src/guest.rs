@@ -14,6 +14,7 @@ use crate::adapter::Adapter;
 use crate::run::Env;
 use crate::sys::Mapping;
 use anyhow::{ensure, Context, Result};
+use avio_abi::ioctl::Region;
 use avio_abi::ring::{Broken, Submission};
 use avio_abi::stor::{LunInfo, Status};
 use avio_abi::wire::Wire;
@@ -93,6 +94,22 @@ impl Guest {
 
     /// The same on an adapter that is there already, stopped and without LUNs.
     pub fn prepare_on(adapter: Adapter, device: &File, config: &Config<'_>) -> Result<Self> {
+        Self::with_memory(adapter, device, config, regions)
+    }
+
+    /// Whether one more guest works.
+    pub fn one_more_works(env: &Env) -> Result<()> {
+        let mut guest = Self::with_memory(Adapter::open()?, &env.device, &PLAIN, few_regions)?;
+        guest.set_up(PLAIN.queues, PLAIN.size)?;
+        guest.works(0, 99)
+    }
+
+    fn with_memory(
+        adapter: Adapter,
+        device: &File,
+        config: &Config<'_>,
+        regions: fn(&Mapping) -> Vec<Region>,
+    ) -> Result<Self> {
         let mapping = Arc::new(Mapping::new(MAPPING)?);
         lay_canaries(&mapping);
         let table = regions(&mapping);
@@ -210,8 +227,8 @@ impl Guest {
         self.fill(DATA, 0, len, seed);
         let queue = &mut self.queues[queue];
         queue.expect(&write(0, 0, &[(DATA, len)]), Status::Ok, "a plain write")?;
-        queue.expect(&read(1, 0, &[(BACK, len)]), Status::Ok, "a plain read")?;
-        self.verify(BACK, 0, len, seed)
+        queue.expect(&read(1, 0, &[(NEAR, len)]), Status::Ok, "a plain read")?;
+        self.verify(NEAR, 0, len, seed)
     }
 
     /// Requests that must end in these statuses, each followed by one that works.

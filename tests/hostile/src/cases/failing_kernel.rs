@@ -155,10 +155,7 @@ fn of_callers(env: &Env) -> Result<Outcome> {
             guest.lun = Guest::simple(env)?.lun;
             guest.make_queues(1, 8)?;
             // Memory that is there, so that pinning it allocates little.
-            let table = [Region {
-                size: BACK + 65536 - RAM,
-                ..regions(&guest.mapping)[1]
-            }];
+            let table = few_regions(&guest.mapping);
             guest.write_memory(RAM, &vec![0; table[0].size as usize]);
             fail.set(nth)?;
             let opened = Adapter::open();

@@ -296,13 +296,9 @@ fn memlock_limit(env: &Env) -> Result<Outcome> {
 fn thousands(env: &Env) -> Result<Outcome> {
     const TABLES: u32 = 2000;
     let mut guest = Guest::simple(env)?;
-    let table = regions(&guest.mapping);
-    // Small ones, so that there can be many: the rings and the data.
-    let small = Region {
-        size: BACK + 65536 - RAM,
-        ..table[1]
-    };
-    guest.adapter.set_memory(&[small])?;
+    // Small ones, so that there can be many.
+    let small = few_regions(&guest.mapping);
+    guest.adapter.set_memory(&small)?;
     let (before, stop) = ((locked()?, pinned()?), AtomicBool::new(false));
     let others = {
         let (adapter, stop) = (&guest.adapter, &stop);
@@ -316,7 +312,7 @@ fn thousands(env: &Env) -> Result<Outcome> {
                 }
                 Ok(reads)
             });
-            let result = (0..TABLES).try_for_each(|_| adapter.set_memory(&[small]).map(drop));
+            let result = (0..TABLES).try_for_each(|_| adapter.set_memory(&small).map(drop));
             stop.store(true, Ordering::Relaxed);
             let reads = reader.join().expect("reader");
             result.map_err(anyhow::Error::from).and(reads)
