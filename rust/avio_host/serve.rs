@@ -13,8 +13,9 @@ use avio_abi::stor::Status;
 use avio_core::poll::Poll;
 use avio_core::ring::{QueueMemory, RingSize, SubmissionReader};
 use avio_core::visits::Visits;
-use avio_sys::host::{alone, now_ns, relax, step_aside, Batch, More, Serve, Waker};
+use avio_sys::host::{alone, now_ns, step_aside, Batch, More, Serve, Waker};
 use kernel::prelude::*;
+use kernel::processor::cpu_relax;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
@@ -314,7 +315,7 @@ impl Reading {
                 shared.counters.polls_found.add(1);
                 return Ok(true);
             }
-            relax();
+            cpu_relax();
             now = now_ns();
             // What comes behind that is told as well.
             let posted = shared.writer.posted();

@@ -278,11 +278,6 @@ bool avio_alone(void)
 	return !need_resched() && !signal_pending(current) && single_task_running();
 }
 
-void avio_relax(void)
-{
-	cpu_relax();
-}
-
 bool avio_nap_killed(u64 ns)
 {
 	ktime_t time = ns_to_ktime(ns);

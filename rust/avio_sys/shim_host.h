@@ -73,7 +73,6 @@ bool avio_sleep_elapsed(u64 ns);
 /* Time, and what a thread may do with it. */
 u64 avio_now(void);
 bool avio_alone(void);
-void avio_relax(void);
 bool avio_nap_killed(u64 ns);
 
 /* What debugfs shows. */
@@ -82,10 +81,11 @@ void avio_debug_exit(void);
 void *avio_debug_create(const char *name, void (*show)(struct seq_file *m, void *arg), void *arg);
 void avio_debug_remove(void *file);
 
-/* Having a virtual processor that is in the host do something before it goes back into its guest. */
-bool avio_in_vcpu(void);
-unsigned long avio_current(void);
+/* Having a virtual processor that is in the host do something before it goes back into its guest: one of the process that has
+ * made the visit. */
 void *avio_visit_new(void (*fn)(void *arg), void *arg);
+bool avio_visit_in_vcpu(void *visit);
+unsigned long avio_current(void);
 void avio_visit_close(void *visit);
 /* Only if it is closed. */
 void avio_visit_drop(void *visit);

@@ -5,6 +5,7 @@
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/task_work.h>
 
@@ -18,6 +19,8 @@ struct avio_visit {
 	atomic_t closed;
 	/* Keeps the module for as long as the visit is pending. */
 	struct file *hold;
+	/* Of the process whose virtual processors visit. */
+	struct mm_struct *mm;
 	void (*fn)(void *arg);
 	void *arg;
 };
@@ -30,10 +33,10 @@ static const struct file_operations avio_hold_fops = {
  * virt/kvm/kvm_main.c. It goes back into the guest, or to user space, and does its work before (kernel/entry/virt.c);
  * though it may sleep before that, if its owner wants it to. Who is not to be a user's task never does such work.
  */
-bool avio_in_vcpu(void)
+bool avio_visit_in_vcpu(void *visit)
 {
 #ifdef CONFIG_PREEMPT_NOTIFIERS
-	return in_task() && !(current->flags & (PF_KTHREAD | PF_EXITING | PF_USER_WORKER)) &&
+	return in_task() && current->mm == ((struct avio_visit *)visit)->mm && !(current->flags & (PF_KTHREAD | PF_EXITING | PF_USER_WORKER)) &&
 	       !hlist_empty(&current->preempt_notifiers);
 #else
 	return false;
@@ -47,8 +50,10 @@ unsigned long avio_current(void)
 
 static void avio_visit_put(struct avio_visit *visit)
 {
-	if (refcount_dec_and_test(&visit->refs))
-		kfree(visit);
+	if (!refcount_dec_and_test(&visit->refs))
+		return;
+	mmdrop(visit->mm);
+	kfree(visit);
 }
 
 /* Either we see that it is closed, or who closes it that we run, and waits. */
@@ -80,6 +85,8 @@ void *avio_visit_new(void (*fn)(void *arg), void *arg)
 	init_task_work(&visit->work, avio_visit_run);
 	refcount_set(&visit->refs, 1);
 	visit->hold = hold;
+	visit->mm = current->mm;
+	mmgrab(visit->mm);
 	visit->fn = fn;
 	visit->arg = arg;
 	return visit;

@@ -53,6 +53,8 @@ enum Role {
     Victim { step: Step },
     /// Set a guest up on the adapter that is standard input, say so, and go on reading until it is killed.
     Owner,
+    /// Have a virtual processor ring the doorbell that is standard input, say so, and go on until it is killed.
+    Ringer,
 }
 
 fn main() -> ExitCode {
@@ -83,6 +85,7 @@ fn play(arguments: &Arguments) -> Result<usize> {
         Some(Role::List) => tests.iter().for_each(|(name, _)| println!("{name}")),
         Some(Role::Victim { step }) => victim::play(&arguments.device, *step)?,
         Some(Role::Owner) => victim::own(&arguments.device)?,
+        Some(Role::Ringer) => victim::ring()?,
         None => {
             ensure!(
                 !tests.is_empty(),

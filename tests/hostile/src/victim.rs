@@ -6,10 +6,12 @@ use crate::adapter::Adapter;
 use crate::guest::{read, regions, Guest, DATA, PLAIN};
 use crate::run::read_write;
 use crate::sys::Mapping;
+use crate::vcpu::{off_the_first_processor, Vcpu};
 use anyhow::{ensure, Context, Result};
 use clap::ValueEnum;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -87,6 +89,17 @@ pub fn own(device: &Path) -> Result<()> {
     match load(&mut guest)? {}
 }
 
+/// Rings another's doorbell.
+pub fn ring() -> Result<()> {
+    off_the_first_processor()?;
+    let mut vcpu = Vcpu::ringing(std::io::stdin())?.context("no KVM")?;
+    vcpu.ring()?;
+    ready();
+    loop {
+        vcpu.ring()?;
+    }
+}
+
 /// Reads without end.
 fn load(guest: &mut Guest) -> Result<Infallible> {
     let reads: Vec<_> = (0..8).map(|tag| read(tag, 0, &[(DATA, 1 << 16)])).collect();
@@ -112,6 +125,11 @@ impl Victim {
     /// One that owns what this adapter has of memory and workers.
     pub fn owner(device: &Path, adapter: &Adapter) -> Result<Self> {
         Self::start(device, &["owner"], adapter.to_inherit()?).context("the owner")
+    }
+
+    /// One whose virtual processor rings this doorbell as fast as it can.
+    pub fn ringer(device: &Path, kick: OwnedFd) -> Result<Self> {
+        Self::start(device, &["ringer"], kick.into()).context("the ringer")
     }
 
     fn start(device: &Path, role: &[&str], input: Stdio) -> Result<Self> {

@@ -26,6 +26,6 @@ pub use eventfd::{Call, Kick};
 pub use flight::Op;
 pub use pinned::{PinError, PinnedMemory};
 pub use queue_map::MappedQueue;
-pub use time::{alone, now_ns, relax, step_aside, wait_until};
+pub use time::{alone, now_ns, step_aside, wait_until};
 pub use visit::VisitsEnd;
 pub use worker::{More, Serve, Waker, Worker};

@@ -22,12 +22,6 @@ pub fn step_aside() {
     unsafe { bindings::avio_step_aside() }
 }
 
-/// Tells the processor that the thread is polling.
-pub fn relax() {
-    // SAFETY: No requirements.
-    unsafe { bindings::avio_relax() }
-}
-
 /// Sleeps until `done`, for at most about `limit_ns`; whether it is done. Ends early when the process is killed.
 pub fn wait_until(limit_ns: u64, mut done: impl FnMut() -> bool) -> bool {
     const NAP_NS: u64 = 200_000;

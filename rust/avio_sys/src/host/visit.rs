@@ -27,7 +27,7 @@ unsafe impl Send for Visit {}
 unsafe impl Sync for Visit {}
 
 impl Visit {
-    /// One that calls `run` with `arg`.
+    /// One that calls `run` with `arg`, for virtual processors of the calling process.
     ///
     /// # Safety
     ///
@@ -43,6 +43,12 @@ impl Visit {
             visit,
             queued: Atomic::new(0),
         })
+    }
+
+    /// Whether the current task is a virtual processor's that serves an exit of its guest.
+    pub(super) fn in_vcpu(&self) -> bool {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::avio_visit_in_vcpu(self.visit) }
     }
 
     /// Whether the current task, a virtual processor's, has the next call before it. It may be that another has: that may
@@ -82,12 +88,6 @@ impl Drop for Visit {
         // SAFETY: By the type's invariant; it is closed.
         unsafe { bindings::avio_visit_drop(self.visit) }
     }
-}
-
-/// Whether the current task is a virtual processor's that serves an exit of its guest.
-pub(super) fn in_vcpu() -> bool {
-    // SAFETY: No requirements.
-    unsafe { bindings::avio_in_vcpu() }
 }
 
 /// What a module that has visits drops last, when nobody can begin one any more: waits until all have returned.

@@ -8,7 +8,7 @@
 
 use super::eventfd::Kick;
 use super::time::now_ns;
-use super::visit::{in_vcpu, Visit};
+use super::visit::Visit;
 use avio_bindings as bindings;
 use core::ffi::c_void;
 use core::ptr;
@@ -37,7 +37,7 @@ pub trait Serve: Send + Sync + 'static {
     /// is how long ago the kick came that woke it; zero if none did, or nobody looked at the clock.
     fn serve(&self, woken_ns: u64) -> More;
 
-    /// The eventfd was signalled, by a virtual processor or not: whether that is to [`visit`](Self::visit) rather than to
+    /// The eventfd was signalled, by a virtual processor of the worker's process or not: whether that is to [`visit`](Self::visit) rather than to
     /// wake the worker. Called in any context, also while the worker serves.
     fn rung(&self, by_vcpu: bool) -> bool;
 
@@ -303,12 +303,10 @@ unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
     unsafe {
         let inner = arg.cast::<Inner<T>>();
         let kicks = (*inner).kicks.fetch_add(1, Relaxed);
-        let by_vcpu = in_vcpu();
-        if (*inner).serve.rung(by_vcpu) && by_vcpu {
-            let visit = &*ptr::addr_of!((*inner).visit);
-            if visit.as_ref().is_some_and(Visit::queue) {
-                return;
-            }
+        let visit = &*ptr::addr_of!((*inner).visit);
+        let visit = visit.as_ref().filter(|visit| visit.in_vcpu());
+        if (*inner).serve.rung(visit.is_some()) && visit.is_some_and(Visit::queue) {
+            return;
         }
         if (*inner).pending.xchg(1, Full) == 0 && kicks % TIMED == 0 {
             (*inner).kicked.store(now_ns(), Relaxed);

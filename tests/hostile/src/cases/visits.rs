@@ -7,6 +7,7 @@ use crate::counts;
 use crate::guest::*;
 use crate::run::{Env, Outcome, Test};
 use crate::vcpu::{off_the_first_processor, Vcpu};
+use crate::victim::Victim;
 use anyhow::{ensure, Context, Result};
 use avio_abi::ring::{control, Broken};
 use avio_core::ring::QueueMemory;
@@ -16,6 +17,7 @@ use std::thread;
 
 pub const TESTS: &[Test] = &[
     ("legal_who_rings_serves", serves),
+    ("legal_strangers_who_ring_do_not_serve", strangers),
     ("r1_who_rings_finds_a_broken_ring", finds_broken),
     ("c6_stop_while_virtual_processors_ring", stop),
     ("c6_close_while_virtual_processors_ring", close),
@@ -104,6 +106,29 @@ fn serves(_: &Env) -> Result<Outcome> {
         after - before
     );
     Ok(Outcome::Pass(format!("{visited} visits for 200 requests")))
+}
+
+/// A virtual machine of another process has the doorbell: it wakes the worker, and makes no visits.
+fn strangers(env: &Env) -> Result<Outcome> {
+    let disk = slow()?;
+    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    if until_visited(&mut guest)?.is_none() {
+        return no_kvm();
+    }
+    let kick = guest.queue().kick.as_fd().try_clone_to_owned()?;
+    let _ringer = Victim::ringer(&env.device_path, kick)?;
+    // What was to be a visit of ours has been made.
+    guest.queue().ok(&read(0, 0, &[(DATA, 4096)]))?;
+    let before = visits()?;
+    for _ in 0..100 {
+        let queue = guest.queue();
+        queue.push(&read(0, 0, &[(DATA, 4096)]));
+        let _the_ringer_rings = queue.submit.publish(&queue.view);
+        ensure!(queue.completion()?.status == 0, "a request has failed");
+    }
+    let after = visits()?;
+    ensure!(after == before, "{} visits of a stranger", after - before);
+    Ok(Outcome::Pass(String::new()))
 }
 
 fn finds_broken(_: &Env) -> Result<Outcome> {
