@@ -146,7 +146,9 @@ impl Poll {
             }
             _ => {
                 self.spared = 0;
-                self.aside.in_vain(now, ns);
+                // What is much longer was somebody else's doing, and says little of the next time.
+                let longest = most.saturating_mul(BATCH);
+                self.aside.in_vain(now, ns.min(longest.into()));
             }
         }
     }
@@ -442,6 +444,14 @@ mod tests {
             assert!(aside >= 3 * ns);
             assert!(aside < now / 40);
         }
+    }
+
+    #[test]
+    fn one_very_long_step_aside_is_soon_forgotten() {
+        let mut poll = Poll::new(1_000_000);
+        poll.stepped_aside(0, 1_000_000_000, 0);
+        assert!(!poll.may_step_aside(50_000_000));
+        assert!(poll.may_step_aside(100_000_000));
     }
 
     #[test]
