@@ -102,7 +102,7 @@ kernel::module_pci_driver! {
         },
         coalesce: u32 {
             default: 1,
-            description: "Let one interrupt stand for several requests when many are in flight (0: never)",
+            description: "Let one interrupt stand for several requests, and a lone one do without if it is answered soon (0: never)",
         },
     },
 }

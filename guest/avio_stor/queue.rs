@@ -5,15 +5,16 @@
 //! The ring has as many entries as the queue has tags, so there is always room. Requests go in in process context
 //! under the `writer` lock. Completions come out under the `reader` lock: in interrupt context; and in process context
 //! behind a submission, which spares the interrupt of what has come meanwhile, and when a request takes long. So it keeps
-//! interrupts off. Neither lock is ever held with the other.
+//! interrupts off. It may be taken under the other lock, but not the other way.
 //!
 //! The device is trusted with the guest's data but not with its integrity: a completion for a tag that is not in
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
 //!
 //! **No interrupt is lost.** Every wait is armed by [`CompletionReader::arm_ahead`], which looks at the next entry once
-//! more. If the device has COALESCE, it interrupts before it rests, so that the position asked for may lie ahead of
+//! more; and so is that for a lone request, when it was looked for in vain ([`lone`]). If the device has COALESCE, it interrupts before it rests, so that the position asked for may lie ahead of
 //! what is in flight (5.6 of `docs/abi.md`). If not, we ask for the next completion only.
 
+mod lone;
 mod recovery;
 
 use crate::counters::{Counters, Event, QueueEvent};
@@ -25,11 +26,13 @@ use crate::tasks::Tasks;
 use avio_abi::ring::Completion;
 use avio_abi::stor::Status;
 use avio_core::coalesce::Coalescer;
+use avio_core::linger::{Alone, Linger};
 use avio_core::ring::{CompletionReader, RingSize, SubmissionWriter};
 use avio_sys::guest::blkmq::{HwQueue, Timeout};
 use avio_sys::guest::in_flight::InFlight;
 use avio_sys::guest::irq::{self, Handler};
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
+use avio_sys::guest::processor::now_ns;
 use avio_sys::guest::request::{Batch, Command, Request, Slow};
 use avio_sys::queue_memory::RawQueue;
 use core::mem::replace;
@@ -62,12 +65,14 @@ struct Writer {
     door: Door,
     /// Requests were put in that were not published yet.
     news: bool,
+    alone: Alone,
 }
 
 /// The end of the completion ring.
 struct Reader {
     ring: CompletionReader,
     coalescer: Coalescer,
+    linger: Linger,
     /// Completions taken since the last interrupt.
     taken: u32,
 }
@@ -77,8 +82,8 @@ struct Reader {
 pub(crate) enum Cause {
     /// The device interrupted a processor, perhaps one that had nothing to do.
     Interrupt { idle: bool },
-    /// Requests went in.
-    Submission,
+    /// Requests went in; if that took a doorbell, for so many nanoseconds.
+    Submission { rang: Option<u64> },
     /// Something else.
     Look,
 }
@@ -115,6 +120,8 @@ pub(crate) struct Queue {
     reader: SpinLockIrq<Reader>,
     /// Somebody who has submitted takes completions.
     reaping: Atomic<u32>,
+    /// Somebody looks for the completion of a [`lone`] request, and no interrupt is asked for.
+    quiet: Atomic<u32>,
     /// An [`Illness`](recovery::Illness), or zero: the device serves it no more, or has lost a request.
     ill: Atomic<u32>,
     /// What was reported already, as each message comes once.
@@ -133,10 +140,12 @@ impl Queue {
             ring: SubmissionWriter::new(size),
             door: Door::Paused,
             news: false,
+            alone: Alone::new(),
         };
         let reader = Reader {
             ring: CompletionReader::new(size),
             coalescer: Coalescer::new(shared.coalesce),
+            linger: Linger::new(),
             taken: 0,
         };
         let queue = Arc::pin_init(
@@ -151,6 +160,7 @@ impl Queue {
                 writer <- new_spinlock!(writer, "avio_stor_writer"),
                 reader <- new_spinlock_irq!(reader, "avio_stor_reader"),
                 reaping: Atomic::new(0),
+                quiet: Atomic::new(0),
                 ill: Atomic::new(0),
                 reported_stray: Atomic::new(0),
                 reported_slow: Atomic::new(0),
@@ -208,17 +218,31 @@ impl Queue {
         }
     }
 
-    /// Shows the device what was put into the ring.
+    /// Shows the device what was put into the ring, and takes completions that come meanwhile, so that they need no
+    /// interrupt.
     fn publish(&self) {
+        // Who is told of a completion may submit from there, which comes back to here: not a second time.
+        let reaps = !self.polled && self.reaping.xchg(1, Acquire) == 0;
+        self.show(reaps);
+        if reaps {
+            self.reaping.store(0, Release);
+        }
+    }
+
+    fn show(&self, reaps: bool) {
         let mut writer = self.writer.lock();
         if writer.door != Door::Open || !writer.news {
             return;
         }
         writer.news = false;
+        let lone = self.begin_lone(&mut writer, reaps);
         let ring = writer.ring.publish(self.raw());
         drop(writer);
+        let mut rang = None;
         if ring {
+            let begun = now_ns();
             self.shared.registers.ring(self.index);
+            rang = Some(now_ns().saturating_sub(begun));
             self.counters.queue(QueueEvent::Doorbell, 1);
         } else {
             self.counters.queue(QueueEvent::DoorbellSuppressed, 1);
@@ -226,15 +250,12 @@ impl Queue {
         // Behind the barrier in `publish`: the interrupt that reports a broken queue finds what was in flight before
         // that, and we find the queue broken otherwise.
         self.is_broken();
-        self.reap_beside();
-    }
-
-    /// Takes the completions that came while requests went in, so that they need no interrupt.
-    fn reap_beside(&self) {
-        // Who is told of a completion may submit from there, which comes back to here: not a second time.
-        if !self.polled && self.reaping.xchg(1, Acquire) == 0 {
-            self.reap(Cause::Submission);
-            self.reaping.store(0, Release);
+        match lone {
+            Some(lone) => self.end_lone(lone, rang),
+            None if reaps => {
+                self.reap(Cause::Submission { rang });
+            }
+            None => self.end_quiet(),
         }
     }
 
@@ -249,15 +270,25 @@ impl Queue {
             let taken = replace(&mut reader.taken, 0);
             reader.coalescer.interrupted(taken, idle);
         }
+        if let Cause::Submission { rang: Some(ns) } = cause {
+            reader.linger.rang(ns);
+        }
         // An interrupt was asked for when completions were taken last, so that only taking some calls for another.
-        let armed = count == 0 && matches!(cause, Cause::Submission);
+        let armed = count == 0 && matches!(cause, Cause::Submission { .. });
         if !self.polled && !armed {
-            let ahead = reader.coalescer.ahead();
-            while reader.ring.arm_ahead(self.raw(), ahead) {
-                count = count.saturating_add(self.take_all(&mut reader, &mut batch));
-            }
+            count = count.saturating_add(self.arm(&mut reader, &mut batch));
         }
         self.counters.queue(QueueEvent::Completion, count.into());
+        count
+    }
+
+    /// Asks for an interrupt with a later completion, and takes those that come until it has; how many there were.
+    fn arm(&self, reader: &mut Reader, batch: &mut Batch) -> u32 {
+        let mut count: u32 = 0;
+        let ahead = reader.coalescer.ahead();
+        while reader.ring.arm_ahead(self.raw(), ahead) {
+            count = count.saturating_add(self.take_all(reader, batch));
+        }
         count
     }
 

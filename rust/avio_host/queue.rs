@@ -14,7 +14,7 @@ use avio_abi::ring::{control, Broken, Completion};
 use avio_abi::stor::Status;
 use avio_abi::{features, MAX_LUNS};
 use avio_core::memory::GuestAddr;
-use avio_core::ring::{CompletionWriter, QueueMemory, Rest, RingSize};
+use avio_core::ring::{CompletionWriter, QueueMemory, Rest, RingSize, Wanted};
 use avio_core::sync::InFlight;
 use avio_sys::host::{now_ns, BioOwner, Bios, Call, MappedQueue, PinnedMemory, Waker};
 use kernel::alloc::KVVec;
@@ -169,20 +169,18 @@ impl Shared {
         if self.broken() != 0 {
             return;
         }
-        if self.writer.post(
-            &*self.ring,
-            Completion {
-                tag,
-                status: status as u8,
-                bytes,
-            },
-        ) {
-            self.interrupt();
-            return;
+        let completion = Completion {
+            tag,
+            status: status as u8,
+            bytes,
+        };
+        let wanted = self.writer.post(&*self.ring, completion);
+        if wanted == Wanted::Now {
+            return self.interrupt();
         }
         self.counters.suppressed.add(1);
         // Behind the barrier of `post`.
-        if self.coalesces() && self.rest.is_resting() {
+        if wanted == Wanted::Later && self.coalesces() && self.rest.is_resting() {
             self.waker.wake();
         }
     }

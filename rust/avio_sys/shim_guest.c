@@ -3,6 +3,7 @@
 #include <linux/file.h>
 #include <linux/idr.h>
 #include <linux/io.h>
+#include <linux/sched/stat.h>
 #include <linux/sysfs.h>
 
 phys_addr_t avio_virt_to_phys(const void *addr)
@@ -134,4 +135,9 @@ const struct attribute_group **avio_disk_attributes(void)
 bool avio_current_is_idle(void)
 {
 	return is_idle_task(current);
+}
+
+bool avio_alone(void)
+{
+	return !need_resched() && single_task_running();
 }

@@ -39,5 +39,6 @@ unsigned int avio_noio_save(void);
 void avio_noio_restore(unsigned int before);
 
 /* The processor. */
+bool avio_alone(void);
 bool avio_current_is_idle(void);
 #endif

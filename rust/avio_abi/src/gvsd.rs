@@ -139,9 +139,9 @@ wire_struct! {
         pub latency: [u64; LATENCY_CLASSES],
         /// Commands that the device has now. Never cleared.
         pub in_flight: u64,
-        /// Looks at polled queues, and those that found a completion; only for [`ALL`], else zero.
+        /// Looks at polled queues, and for lone requests before an interrupt is asked for. Only for [`ALL`], else zero.
         pub polls: u64,
-        /// The latter.
+        /// Those that found a completion.
         pub polls_found: u64,
     }
 }

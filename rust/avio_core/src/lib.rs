@@ -14,6 +14,7 @@
 //! - [`limits`]: how fast a LUN may be used.
 //! - [`poll`]: how long a worker looks for work before it sleeps.
 //! - [`coalesce`]: when a driver asks for its next interrupt.
+//! - [`linger`]: how long it looks for a completion before that.
 //! - [`hold`]: when to try again what did not pay.
 //! - [`visits`]: who serves a queue whose doorbell was rung.
 //! - [`latency`]: how long requests take, in classes.
@@ -27,6 +28,7 @@ pub mod cut;
 pub mod hold;
 pub mod latency;
 pub mod limits;
+pub mod linger;
 pub mod memory;
 pub mod poll;
 pub mod regions;

@@ -13,7 +13,7 @@ use avio_abi::ring::{control, Completion, Submission};
 use avio_abi::wire::Wire;
 use avio_core::ring::{
     CompletionReader, CompletionWriter, QueueMemory, Rest, RingSize, SubmissionReader,
-    SubmissionWriter,
+    SubmissionWriter, Wanted,
 };
 use avio_core::sync::InFlight;
 use loom::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
@@ -223,14 +223,12 @@ fn interrupt(flaw: Flaw, coalesce: bool) {
         let completers = [0, 1].map(|tag| {
             let (memory, call, writer) = (memory.clone(), call.clone(), writer.clone());
             thread::spawn(move || {
-                if writer.post(
-                    &*memory,
-                    Completion {
-                        tag,
-                        status: 0,
-                        bytes: 512,
-                    },
-                ) {
+                let done = Completion {
+                    tag,
+                    status: 0,
+                    bytes: 512,
+                };
+                if writer.post(&*memory, done) == Wanted::Now {
                     call.signal();
                 }
             })
@@ -282,14 +280,18 @@ fn abi_5_4_without_the_full_barrier_an_interrupt_is_lost_when_coalescing() {
 }
 
 /// A request ends in a context of its own while the worker goes to rest, so many times, and the driver, which has asked for
-/// an interrupt much later, goes to sleep.
-fn rest(flaw: Flaw, times: u32) {
+/// an interrupt much later, goes to sleep. `quiet`: it has asked for none when it sent the request.
+fn rest(flaw: Flaw, times: u32, quiet: bool) {
     explore(4, move || {
         let size = size(2);
         let memory = Arc::new(Memory::new(size, flaw));
         let (call, wake) = (Event::new(), Event::new());
         let writer = Arc::new(CompletionWriter::new(size));
         let rest = Arc::new(Rest::new());
+        let mut ring = CompletionReader::new(size);
+        if quiet {
+            ring.disarm(&*memory);
+        }
         let completer = {
             let (memory, call, wake) = (memory.clone(), call.clone(), wake.clone());
             let (writer, rest) = (writer.clone(), rest.clone());
@@ -299,10 +301,10 @@ fn rest(flaw: Flaw, times: u32) {
                     status: 0,
                     bytes: 512,
                 };
-                if writer.post(&*memory, done) {
-                    call.signal();
-                } else if rest.is_resting() {
-                    wake.signal();
+                match writer.post(&*memory, done) {
+                    Wanted::Now => call.signal(),
+                    Wanted::Later if rest.is_resting() => wake.signal(),
+                    _ => {}
                 }
             })
         };
@@ -318,7 +320,6 @@ fn rest(flaw: Flaw, times: u32) {
             })
         };
 
-        let mut ring = CompletionReader::new(size);
         let mut taken = ring.take(&*memory).is_some();
         while !taken && ring.arm_ahead(&*memory, 1) {
             taken = ring.take(&*memory).is_some();
@@ -334,25 +335,35 @@ fn rest(flaw: Flaw, times: u32) {
 
 #[test]
 fn abi_5_6_no_completion_is_left_when_the_device_rests() {
-    rest(Flaw::None, 1);
+    rest(Flaw::None, 1, false);
 }
 
 #[test]
 fn abi_5_6_nor_when_it_has_rested_while_it_polled() {
-    rest(Flaw::None, 2);
+    rest(Flaw::None, 2, false);
+}
+
+#[test]
+fn abi_5_6_nor_when_the_driver_has_asked_for_no_interrupt_before() {
+    rest(Flaw::None, 1, true);
 }
 
 #[test]
 #[should_panic(expected = "the driver sleeps on a completion")]
 fn abi_5_6_without_the_full_barrier_a_completion_is_left() {
-    rest(Flaw::NoBarrier, 1);
+    rest(Flaw::NoBarrier, 1, false);
+}
+
+#[test]
+#[should_panic(expected = "the driver sleeps on a completion")]
+fn abi_5_6_without_the_full_barrier_it_is_left_then_too() {
+    rest(Flaw::NoBarrier, 1, true);
 }
 
 /// Two requests end in contexts of their own, so that their entries become visible in any order, while the worker goes
-/// to rest and the driver handles interrupts and goes back to sleep.
-#[test]
-fn abi_5_6_an_interrupt_that_finds_nothing_is_not_the_last() {
-    explore(3, || {
+/// to rest and the driver handles interrupts and goes back to sleep. `quiet`: it asks for none whenever it looks.
+fn handles(quiet: bool) {
+    explore(3, move || {
         let size = size(2);
         let memory = Arc::new(Memory::new(size, Flaw::None));
         let (call, wake) = (Event::new(), Event::new());
@@ -367,10 +378,10 @@ fn abi_5_6_an_interrupt_that_finds_nothing_is_not_the_last() {
                     status: 0,
                     bytes: 512,
                 };
-                if writer.post(&*memory, done) {
-                    call.signal();
-                } else if rest.is_resting() {
-                    wake.signal();
+                match writer.post(&*memory, done) {
+                    Wanted::Now => call.signal(),
+                    Wanted::Later if rest.is_resting() => wake.signal(),
+                    _ => {}
                 }
             })
         });
@@ -379,6 +390,9 @@ fn abi_5_6_an_interrupt_that_finds_nothing_is_not_the_last() {
         let mut left = 2;
         let mut interrupts = 0;
         loop {
+            if quiet {
+                ring.disarm(&*memory);
+            }
             while ring.take(&*memory).is_some() {
                 left -= 1;
             }
@@ -408,6 +422,16 @@ fn abi_5_6_an_interrupt_that_finds_nothing_is_not_the_last() {
             "the driver sleeps on a completion"
         );
     });
+}
+
+#[test]
+fn abi_5_6_an_interrupt_that_finds_nothing_is_not_the_last() {
+    handles(false);
+}
+
+#[test]
+fn abi_5_6_nor_is_one_behind_a_time_without() {
+    handles(true);
 }
 
 /// More requests than the ring is long, each answered at once: every slot is used again, on both rings.

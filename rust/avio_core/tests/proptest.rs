@@ -14,6 +14,7 @@ use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::wire::Wire;
 use avio_abi::{features, PAGE_SIZE};
 use avio_core::regions::check_regions;
+use avio_core::ring::Wanted;
 use common::accept::accept;
 use common::attack::{survive, Attack};
 use common::Pair;
@@ -122,14 +123,12 @@ impl Model {
             Step::Complete(choice) => {
                 if let Some(entry) = pick(&mut self.in_device, choice) {
                     let bytes = entry.sector as u32;
-                    let interrupt = post.post(
-                        memory,
-                        Completion {
-                            tag: entry.tag,
-                            status: choice,
-                            bytes,
-                        },
-                    );
+                    let completion = Completion {
+                        tag: entry.tag,
+                        status: choice,
+                        bytes,
+                    };
+                    let interrupt = post.post(memory, completion) == Wanted::Now;
                     self.posted.push_back((entry.tag, bytes));
                     if let Some(left) = self.driver_waits {
                         assert_eq!(

@@ -137,6 +137,17 @@ fn decode(words: &[u64; 8]) -> Submission {
     Submission::from_bytes(&bytes)
 }
 
+/// When a driver wants an interrupt for a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// At once.
+    Now,
+    /// With a later completion, or before the device rests.
+    Later,
+    /// It is looking for completions, or was told of earlier ones and will.
+    Never,
+}
+
 /// Posts completions. Wait-free, and usable from interrupt context.
 pub struct CompletionWriter {
     size: RingSize,
@@ -165,22 +176,29 @@ impl CompletionWriter {
         self.tail.load_relaxed()
     }
 
-    /// Posts a completion that a [`SubmissionReader`] has promised; `true` if the driver wants an interrupt for it.
+    /// Posts a completion that a [`SubmissionReader`] has promised; what the driver wants to be told of it.
     ///
     /// Completions may become visible out of order; the driver sleeps only on an entry that is missing, and whoever
-    /// writes the entry at its event position raises the interrupt.
-    pub fn post<M: QueueMemory>(&self, memory: &M, completion: Completion) -> bool {
+    /// writes the entry at its event position raises the interrupt. If that lies ahead of the missing entry, who writes the
+    /// missing one sees so.
+    pub fn post<M: QueueMemory>(&self, memory: &M, completion: Completion) -> Wanted {
         let position = self.tail.fetch_add_relaxed(1);
         let entry = completion.encode(self.size.phase(position));
         memory.store_completion(self.size.slot(position), entry);
         // Pairs with the barrier in `CompletionReader::arm`: either we see its event, or it our entry.
         memory.full_barrier();
-        let wanted = memory.load_acquire(control::CQ_EVENT) == position;
-        if wanted {
+        let ahead = memory
+            .load_acquire(control::CQ_EVENT)
+            .wrapping_sub(position);
+        if ahead == 0 {
             self.raised
                 .store_release(memory.load_acquire(control::CQ_ARMS));
+            Wanted::Now
+        } else if ahead <= self.size.entries() {
+            Wanted::Later
+        } else {
+            Wanted::Never
         }
-        wanted
     }
 
     /// Before the device rests: `true` if it must interrupt, because there are completions that the driver has not
@@ -230,7 +248,7 @@ impl Rest {
         writer.must_interrupt(memory)
     }
 
-    /// For who has posted a completion without an interrupt: whether the worker must be woken for it.
+    /// For who has posted a completion for which an interrupt is wanted later: whether the worker must be woken for it.
     pub fn is_resting(&self) -> bool {
         self.0.load_relaxed() != 0
     }

@@ -38,6 +38,11 @@ impl SubmissionWriter {
         self.tail = self.tail.wrapping_add(1);
     }
 
+    /// How many requests were ever pushed, modulo 2^32.
+    pub const fn position(&self) -> u32 {
+        self.tail
+    }
+
     /// Shows the device all requests that were pushed; `true` if it wants the doorbell.
     #[must_use]
     pub fn publish<M: QueueMemory>(&mut self, memory: &M) -> bool {
@@ -90,6 +95,11 @@ impl CompletionReader {
         }
     }
 
+    /// How many completions were ever taken, modulo 2^32.
+    pub const fn position(&self) -> u32 {
+        self.head
+    }
+
     /// Takes the next completion, if it is there, and makes its place free.
     pub fn take<M: QueueMemory>(&mut self, memory: &M) -> Option<Completion> {
         let entry = memory.load_completion(self.size.slot(self.head));
@@ -112,24 +122,24 @@ impl CompletionReader {
         if after != 0 {
             let event = self.head.wrapping_add(after);
             self.ask(memory, event);
-            if self.is_present(memory, self.head) {
+            if is_there(memory, self.size, self.head) {
                 return true;
             }
-            if !self.is_present(memory, event) {
+            if !is_there(memory, self.size, event) {
                 return false;
             }
             // Completions become visible out of order: that one came before our event, so nobody will raise its
             // interrupt, and the next one is still missing. Ask with that.
         }
         self.ask(memory, self.head);
-        self.is_present(memory, self.head)
+        is_there(memory, self.size, self.head)
     }
 
     /// With COALESCE: asks for an interrupt with the completion `after` places behind the next one, or when the device
     /// rests; `true` if the next one is there already, and the caller must take it rather than wait.
     pub fn arm_ahead<M: QueueMemory>(&mut self, memory: &M, after: u32) -> bool {
         self.ask(memory, self.head.wrapping_add(after));
-        self.is_present(memory, self.head)
+        is_there(memory, self.size, self.head)
     }
 
     fn ask<M: QueueMemory>(&mut self, memory: &M, event: u32) {
@@ -140,13 +150,16 @@ impl CompletionReader {
         memory.full_barrier();
     }
 
-    fn is_present<M: QueueMemory>(&self, memory: &M, position: u32) -> bool {
-        let entry = memory.load_completion(self.size.slot(position));
-        Completion::decode(entry).1 == self.size.phase(position)
-    }
-
-    /// Asks for no interrupts.
+    /// Asks for no interrupts, until it asks for one.
     pub fn disarm<M: QueueMemory>(&mut self, memory: &M) {
-        memory.store_release(control::CQ_EVENT, self.head.wrapping_sub(1));
+        // As far from all that is in the ring as can be: who has just posted an earlier one is not meant either.
+        memory.store_release(control::CQ_EVENT, self.head.wrapping_add(1 << 31));
     }
+}
+
+/// Whether the completion with this position is in the ring, taken or not, or a later one in its slot. For those who look
+/// without being the reader.
+pub fn is_there<M: QueueMemory>(memory: &M, size: RingSize, position: u32) -> bool {
+    let entry = memory.load_completion(size.slot(position));
+    Completion::decode(entry).1 == size.phase(position)
 }

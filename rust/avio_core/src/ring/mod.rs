@@ -7,8 +7,8 @@
 mod device;
 mod driver;
 
-pub use device::{CompletionWriter, Rest, SubmissionReader};
-pub use driver::{CompletionReader, SubmissionWriter};
+pub use device::{CompletionWriter, Rest, SubmissionReader, Wanted};
+pub use driver::{is_there, CompletionReader, SubmissionWriter};
 
 use avio_abi::{MAX_QUEUE_SIZE, MIN_QUEUE_SIZE};
 

@@ -10,6 +10,7 @@
 //! - [`index`]: numbers for names.
 //! - [`no_io`]: allocations that wait for no block device.
 //! - [`node`]: a device node with calls.
+//! - [`processor`]: who wants it, and its clock.
 //! - [`work`]: waiting for work items.
 //! - [`pci`]: PCI IDs.
 
@@ -23,5 +24,6 @@ pub mod no_io;
 pub mod node;
 mod partitions;
 pub mod pci;
+pub mod processor;
 pub mod request;
 pub mod work;

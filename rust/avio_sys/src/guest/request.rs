@@ -2,6 +2,7 @@
 
 //! Block requests as owned values.
 
+use super::processor::now_ns;
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, MaybeUninit};
@@ -231,11 +232,7 @@ impl Request {
         if !counted && self.command() != Command::Flush {
             return None;
         }
-        let now = *batch.now.get_or_insert_with(|| {
-            // SAFETY: The clock may be read in any context but an NMI's.
-            let now = unsafe { avio_bindings::ktime_get() };
-            now as u64
-        });
+        let now = *batch.now.get_or_insert_with(now_ns);
         Some(now.saturating_sub(start))
     }
 
