@@ -36,7 +36,8 @@ static const struct file_operations avio_hold_fops = {
 bool avio_visit_in_vcpu(void *visit)
 {
 #ifdef CONFIG_PREEMPT_NOTIFIERS
-	return in_task() && current->mm == ((struct avio_visit *)visit)->mm && !(current->flags & (PF_KTHREAD | PF_EXITING | PF_USER_WORKER)) &&
+	return in_task() && current->mm == ((struct avio_visit *)visit)->mm &&
+	       !(current->flags & (PF_KTHREAD | PF_EXITING | PF_USER_WORKER)) &&
 	       !hlist_empty(&current->preempt_notifiers);
 #else
 	return false;

@@ -162,16 +162,22 @@ def two_adapters():
 
         class Two(Machine):
             def command(self, disks, initrd, cmdline, cpus, memory):
-                return [*super().command(disks, initrd, cmdline, cpus, memory), "--hba", "id=left", "--hba", "id=right"]
+                line = super().command(disks, initrd, cmdline, cpus, memory)
+                return [*line, "--hba", "id=left", "--hba", "id=right", "--queue-size", str(self.entries)]
 
         places = []
         for turn in range(2):
+            # The first time with rings shorter than a driver would like to ask ahead.
+            Two.entries = [8, 256][turn]
             with Two(disks, INITRD, cpus=2) as guest:
                 guest.ready()
                 places.append(guest.do("for d in $(disks); do readlink -f /sys/block/$d/device; done"))
                 told = guest.do("ls -d /sys/bus/pci/drivers/avio_stor/0000:* | wc -l").strip()
                 equal(told, "2", "number of adapters")
-                if turn == 1:
+                if turn == 0:
+                    for depth in (32, 8, 1):
+                        guest.do(f"verified $(disk 1) {depth} 4m && verified $(disk 2) {depth} 4m")
+                else:
                     stopping(guest, guest.control())
                     slow(guest, guest.control())
                     crowded(guest, guest.control())

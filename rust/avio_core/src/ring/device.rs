@@ -144,7 +144,7 @@ pub enum Wanted {
     Now,
     /// With a later completion, or before the device rests.
     Later,
-    /// It is looking for completions, or was told of earlier ones and will.
+    /// It is looking for completions, or was told of earlier ones and will, or waits for an earlier one.
     Never,
 }
 

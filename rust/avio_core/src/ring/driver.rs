@@ -135,9 +135,10 @@ impl CompletionReader {
         is_there(memory, self.size, self.head)
     }
 
-    /// With COALESCE: asks for an interrupt with the completion `after` places behind the next one, or when the device
-    /// rests; `true` if the next one is there already, and the caller must take it rather than wait.
+    /// With COALESCE: asks for an interrupt with the completion `after` places behind the next one, or as far as a device
+    /// heeds, or when the device rests; `true` if the next one is there already, and the caller must take it rather than wait.
     pub fn arm_ahead<M: QueueMemory>(&mut self, memory: &M, after: u32) -> bool {
+        let after = after.min(self.size.entries());
         self.ask(memory, self.head.wrapping_add(after));
         is_there(memory, self.size, self.head)
     }

@@ -3,12 +3,13 @@
 //! Odd but legal use of rings, tags and interrupts, which must work.
 
 use crate::adapter::Adapter;
+use crate::backing::NullBlk;
 use crate::guest::queue::QueueView;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
 use avio_abi::stor::Status;
-use avio_core::ring::RingSize;
+use avio_core::ring::{is_there, RingSize};
 use std::time::Instant;
 
 pub const TESTS: &[Test] = &[
@@ -17,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("legal_rings_wrap", wrap),
     ("legal_smallest_and_largest_ring", ring_sizes),
     ("legal_coalesced_interrupts", coalesced),
+    ("legal_interrupts_before_the_device_rests", before_rest),
     ("legal_several_queues", queues),
     ("legal_as_many_queues_as_there_can_be", most_queues),
     ("legal_rings_cross_regions", crossing),
@@ -119,6 +121,41 @@ fn coalesced(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Pass(format!(
         "{requests} requests, {interrupts} interrupts"
     )))
+}
+
+/// Asks as far ahead as can be, of a device whose worker sleeps when the only completion comes: it interrupts all the same. But
+/// not whom it need not tell.
+fn before_rest(_: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[("irqmode", "2"), ("completion_nsec", "20000000")])?;
+    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    guest.adapter.set_poll(0)?;
+    let queue = guest.queue();
+    let one = read(0, 0, &[(DATA, 4096)]);
+    for round in 0..20 {
+        queue.push(&one);
+        queue.publish()?;
+        while queue.collect.take(&queue.view).is_none() {
+            if !queue.collect.arm_ahead(&queue.view, PLAIN.size) {
+                let came = queue.interrupt(Instant::now() + PATIENCE)?;
+                ensure!(came, "round {round}: no interrupt before it rests");
+            }
+        }
+    }
+    for round in 0..3 {
+        queue.collect.disarm(&queue.view);
+        queue.push(&one);
+        queue.publish()?;
+        let position = queue.collect.position();
+        wait_for("the completion", || {
+            Ok(is_there(&queue.view, queue.view.size, position))
+        })?;
+        let came = queue.interrupt(Instant::now() + SILENCE)?;
+        ensure!(!came, "round {round}: an interrupt that nobody asked for");
+        let there = queue.collect.arm_ahead(&queue.view, PLAIN.size);
+        ensure!(there, "round {round}: what is there is not seen");
+        ensure!(queue.collect.take(&queue.view).is_some(), "nothing to take");
+    }
+    pass()
 }
 
 fn queues(env: &Env) -> Result<Outcome> {

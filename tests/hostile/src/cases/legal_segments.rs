@@ -55,13 +55,15 @@ impl Scattered<'_> {
             .verify(BACK, 0, total, seed)
             .context("after the write")?;
 
-        guest.fill(BACK, 0, total, seed + 1);
+        // What no other call writes.
+        let back = seed + 1000;
+        guest.fill(BACK, 0, total, back);
         guest.queue().ok(&write(2, 0, &[(BACK, total)]))?;
         let entry = self.entry(guest, read);
         let (status, bytes) = guest.queue().request(&entry)?;
         let right = status == Status::Ok && bytes == total;
         ensure!(right, "read: {}, {bytes} of {total}", status.name());
-        self.each(|addr, sector, len| guest.verify(addr, sector, len, seed + 1))
+        self.each(|addr, sector, len| guest.verify(addr, sector, len, back))
             .context("after the read")
     }
 }

@@ -270,7 +270,7 @@ fn memlock_limit(env: &Env) -> Result<Outcome> {
         drop_ipc_lock().context("dropping CAP_IPC_LOCK")?;
         let (first, second) = (Adapter::open()?, Adapter::open()?);
         limit(64 << 10)?;
-        refused("13 MiB under a limit of 64 KiB", &first)?;
+        refused("10 MiB under a limit of 64 KiB", &first)?;
         refused("the same again", &first)?;
         let before = locked()?;
         let room = (before << 10) + table.iter().map(|region| region.size).sum::<u64>();
