@@ -3,8 +3,8 @@
 
 Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
 test kernel), `storage` and `kinds` (LUNs that change, and what may be behind them), `faults` (the kernel and devices
-fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `module`, `stack` and `faults` on such a host, `guest` and
-`luns` (stack and storage with such a guest on a normal one)."""
+fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host` (module and stack in one VM), `guest` and `luns`
+(stack and storage with such a guest), `faults`."""
 
 import argparse
 import functools
@@ -203,12 +203,16 @@ def built(flavour):
         return build_once(flavour)
 
 
-def module(report):
+def module(flavour):
     """KUnit and the hostile driver."""
-    built("normal")
-    in_vm(report, "module", MODULE, "normal", guests=False, timeout=900)
-    with BUILDING:
-        own_trees.builds(report)
+
+    def run(report):
+        built(flavour)
+        in_vm(report, "module", MODULE, flavour, guests=False, timeout=900)
+        with BUILDING:
+            own_trees.builds(report)
+
+    return run
 
 
 def stack(report):
@@ -239,25 +243,20 @@ def nvme():
     return ["-drive", f"if=none,id=nvme,format=raw,file={inside}", "-device", "nvme,serial=AVIO-NVME,drive=nvme"]
 
 
-def debug_module(report):
-    """KUnit and the hostile driver on a debug host."""
+def debug_host(report):
+    """Everything of the host's side in one VM, for a debug kernel boots slowly."""
     built("debug")
-    in_vm(report, "module", MODULE, "debug", guests=False, timeout=2400)
+    lines = [*MODULE, "--", "/avio/tests/vm/stack.py", built("normal"), "brief"]
+    # Its guests are few, and make do with a processor less.
+    in_vm(report, "host", lines, "debug", guests=False, memory="4G", timeout=2400)
 
 
-def debug_stack(report):
-    """Guests on a debug host."""
-    built("debug")
-    line = ["/avio/tests/vm/stack.py", built("normal"), "brief"]
-    # They are few, and make do with a processor less.
-    in_vm(report, "stack", line, "debug", guests=False, memory="4G", append=["kunit.autorun=0"], timeout=1200)
-
-
-def machines_at_once():
-    """How many VMs run beside each other: they wait a good part of their time, for guests to boot and for time-outs."""
+def machines_at_once(flavour):
+    """How many VMs run beside each other. They wait a good part of their time, for guests to boot and for time-outs; but a
+    debug kernel has its processors busy: two of them on two processors took longer than one after the other."""
     available = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     enough = os.cpu_count() > 1 and int(available[1]) > 12 << 20
-    return 2 if enough else 1
+    return 2 if flavour == "normal" and enough else 1
 
 
 def main():
@@ -275,12 +274,11 @@ def main():
             "storage": ("LUNs that change under load", on_the_stack("storage")),
             "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds", qemu=nvme)),
             "stack": ("whole stack", stack),
-            "module": ("module: KUnit and hostile driver", module),
+            "module": ("module: KUnit and hostile driver", module("normal")),
             "faults": ("faults of the kernel and of devices", faults("normal")),
         },
         "debug": {
-            "module": ("debug host: KUnit and hostile driver", debug_module),
-            "stack": ("debug host: whole stack", debug_stack),
+            "host": ("debug host: KUnit, hostile driver, whole stack", debug_host),
             "guest": ("debug guest on a normal host", on_the_stack("stack", "guest", "debug", brief=True)),
             "luns": ("debug guest whose LUNs change under load", on_the_stack("storage", "luns", "debug", brief=True)),
             "faults": ("faults of the kernel and of devices", faults("debug")),
@@ -293,7 +291,7 @@ def main():
     wanted = {key: group for key, group in groups.items() if not args.only or key in args.only}
     if "user" in wanted:
         timed(report, *wanted.pop("user"))
-    pool = ThreadPoolExecutor(machines_at_once())
+    pool = ThreadPoolExecutor(machines_at_once(args.flavour))
     try:
         # As a list, for what went wrong in a thread comes out with its result.
         list(pool.map(lambda group: timed(report, *group), wanted.values()))
