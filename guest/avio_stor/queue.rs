@@ -11,8 +11,9 @@
 //! flight is dropped, and one that claims fewer bytes than were asked for is an error.
 //!
 //! **No interrupt is lost.** Every wait is armed by [`CompletionReader::arm_ahead`], which looks at the next entry once
-//! more; and so is that for a lone request, when it was looked for in vain ([`lone`]). If the device has COALESCE, it interrupts before it rests, so that the position asked for may lie ahead of
-//! what is in flight (5.6 of `docs/abi.md`). If not, we ask for the next completion only.
+//! more; and so is that for a lone request, when it was looked for in vain ([`lone`]). If the device has COALESCE, it
+//! interrupts before it rests, so that the position asked for may lie ahead of what is in flight (5.6 of `docs/abi.md`). If
+//! not, we ask for the next completion only.
 
 mod lone;
 mod recovery;

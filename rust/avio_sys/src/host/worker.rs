@@ -37,8 +37,8 @@ pub trait Serve: Send + Sync + 'static {
     /// is how long ago the kick came that woke it; zero if none did, or nobody looked at the clock.
     fn serve(&self, woken_ns: u64) -> More;
 
-    /// The eventfd was signalled, by a virtual processor of the worker's process or not: whether that is to [`visit`](Self::visit) rather than to
-    /// wake the worker. Called in any context, also while the worker serves.
+    /// The eventfd was signalled, by a virtual processor of the worker's process or not: whether that is to
+    /// [`visit`](Self::visit) rather than to wake the worker. Called in any context, also while the worker serves.
     fn rung(&self, by_vcpu: bool) -> bool;
 
     /// Serves in the thread of a virtual processor, which does not run its guest meanwhile. Whether the worker has to be
