@@ -89,7 +89,7 @@ fn run(env: &Env) -> Result<()> {
         guest.verify(BACK, sector, len, round)?;
         guest.canaries()?;
         rounds.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
