@@ -2,10 +2,10 @@
 
 //! The disks of an adapter, kept as the LUNs' descriptions are (`docs/abi.md`, 6.6).
 //!
-//! A LUN that only grows, shrinks or loses its backing keeps its disk. One whose identity or geometry changes, or whose
-//! gate closes, gets a new disk by the same name: who had the old one open keeps a dead one, and so can never write
-//! what belongs to one backing to another. The new one comes when the old one has gone, which waits for its requests;
-//! until then the LUN has no disk, and its gate is not opened.
+//! A LUN that only grows, shrinks, loses its backing, or has a cache or commands that it had not, keeps its disk. One whose
+//! identity or geometry changes, or whose gate closes, gets a new disk by the same name: who had the old one open keeps a
+//! dead one, and so can never write what belongs to one backing to another. The new one comes when the old one has gone,
+//! which waits for its requests; until then the LUN has no disk, and its gate is not opened.
 //!
 //! Lock order: a disk's own locks, and those of [`Usage`], come behind `slots`. Nobody who has it waits for a disk to go, or
 //! for its partitions, unless there is no memory to have somebody else do so.
@@ -28,6 +28,12 @@ use kernel::prelude::*;
 use kernel::str::CStr;
 use kernel::sync::aref::ARef;
 use kernel::sync::{Arc, Mutex};
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+
+/// How often limits are tried to be changed while somebody else does so, and the time between.
+const LIMITS_TRIES: u32 = 10;
+const LIMITS_PAUSE: Delta = Delta::from_millis(10);
 
 pub(crate) type LunDisk = Disk<Queue, OpenLun>;
 
@@ -174,25 +180,23 @@ impl Luns {
             return false;
         };
         let (gated, changed) = (lun_flags::GATED, old.flags ^ new.flags);
-        let same = |info| {
-            // A disk goes on with the hints that it has: they are not worth a new one, under which all that is open dies.
-            Ok::<_, Error>(Limits {
-                sectors: 0,
-                io_min: 0,
-                io_opt: 0,
-                stable_writes: false,
-                ..limits(info, self.features)?
-            })
-        };
         // All that differs is `changes`: without a name of its own, this may be another LUN.
         let unnamed = old.serial == [0; 40] && old.wwn == [0; 16];
-        let another = unnamed && old.flags == new.flags && old.sectors == new.sectors;
-        let alike = matches!((same(old), same(new)), (Ok(old), Ok(new)) if old == new);
-        if !alike
-            || another
+        let unchanged = LunInfo {
+            changes: old.changes,
+            ..*new
+        };
+        let another = unnamed && unchanged == *old;
+        let (Ok(before), Ok(after)) = (limits(old, self.features), limits(new, self.features))
+        else {
+            return false;
+        };
+        if another
             || old.serial != new.serial
             || old.wwn != new.wwn
             || changed & new.flags & gated != 0
+            || !before.becomes(&after)
+            || before != after && !self.set_limits(lun, disk, &after)
         {
             return false;
         }
@@ -221,6 +225,28 @@ impl Luns {
             disk.rescan();
         }
         true
+    }
+
+    /// Gives a disk other limits; whether it could be done.
+    fn set_limits(&self, lun: u16, disk: &LunDisk, limits: &Limits) -> bool {
+        for _ in 0..LIMITS_TRIES {
+            match disk.set_limits(limits) {
+                Err(EAGAIN) => fsleep(LIMITS_PAUSE),
+                Ok(()) => return true,
+                Err(error) => {
+                    dev_err!(
+                        self.device,
+                        "LUN {lun}: its limits are refused: {error:?}\n"
+                    );
+                    return false;
+                }
+            }
+        }
+        dev_err!(
+            self.device,
+            "LUN {lun}: somebody else keeps changing its limits; it gets a new disk\n"
+        );
+        false
     }
 
     /// Ends the use of a disk of whose LUN nothing is left, even while it is open, and has it removed when its last

@@ -23,7 +23,14 @@ use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{Arc, Mutex};
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::uaccess::{UserPtr, UserSlice};
+
+/// How often debugfs looks whether no call goes on, and the time between: longer than calls wait for a backing. Not
+/// without end, as the file's removal waits for its readers.
+const LOOKS: u32 = 120;
+const PAUSE: Delta = Delta::from_millis(10);
 
 /// An adapter's state under its lock.
 #[pin_data]
@@ -34,10 +41,13 @@ pub(crate) struct Locked {
 
 impl Show for Locked {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.state.try_lock() {
-            Some(state) => state.show(f),
-            None => writeln!(f, "adapter busy"),
+        for _ in 0..LOOKS {
+            if let Some(state) = self.state.try_lock() {
+                return state.show(f);
+            }
+            fsleep(PAUSE);
         }
+        writeln!(f, "adapter busy")
     }
 }
 

@@ -115,7 +115,7 @@ impl Totals {
     }
 }
 
-fn sum(to: &mut [u64], values: impl IntoIterator<Item = u64>) {
+pub(crate) fn sum(to: &mut [u64], values: impl IntoIterator<Item = u64>) {
     for (to, value) in to.iter_mut().zip(values) {
         *to = to.wrapping_add(value);
     }
@@ -327,8 +327,7 @@ impl LunCounters {
     }
 }
 
-/// Writes a LUN's state and counters, each as ` name=value`. Of the latency classes those that occurred, as
-/// `from:count` in microseconds.
+/// Writes a LUN's state and counters, each as ` name=value`.
 pub(crate) fn show_lun(sum: &LunStatus, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (name, value) in [
         ("in_flight", u64::from(sum.in_flight)),
@@ -344,8 +343,16 @@ pub(crate) fn show_lun(sum: &LunStatus, f: &mut fmt::Formatter<'_>) -> fmt::Resu
         write!(f, " {name}={value}")?;
     }
     show_statuses(sum.statuses.iter().copied(), f)?;
+    show_latency(&sum.latency, f)
+}
+
+/// Writes those latency classes that occurred, as ` latency_us=from:count,...` in microseconds.
+pub(crate) fn show_latency(
+    classes: &[u64; LATENCY_CLASSES],
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let mut before = " latency_us=";
-    for (class, count) in sum.latency.iter().enumerate() {
+    for (class, count) in classes.iter().enumerate() {
         if *count != 0 {
             write!(
                 f,

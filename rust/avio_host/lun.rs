@@ -220,6 +220,7 @@ fn describe(file: &BlockFile) -> Option<LunInfo> {
     let suitable = u64::from(info.logical_block) <= PAGE_SIZE
         && info.logical_block.is_power_of_two()
         && u64::from(info.segment_align) <= PAGE_SIZE
-        && info.sectors != 0;
+        && info.sectors != 0
+        && !file.zoned();
     suitable.then_some(info)
 }

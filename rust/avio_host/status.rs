@@ -3,9 +3,9 @@
 //! What an adapter says of itself: GET_QUEUE and debugfs.
 
 use crate::calls::Refusal;
-use crate::counters::show_lun;
+use crate::counters::{show_latency, show_lun, sum};
 use crate::state::{Phase, Running, State};
-use avio_abi::ioctl::QueueStatus;
+use avio_abi::ioctl::{LunStatus, QueueStatus};
 use avio_abi::pci;
 use avio_abi::release::Release;
 use avio_abi::ring::Broken;
@@ -54,8 +54,8 @@ impl State {
         Ok(())
     }
 
-    /// What debugfs shows, of `name=value` pairs: a line for the adapter with the totals from its open, one for each LUN from
-    /// its ADD_LUN, and one for each queue from its start.
+    /// What debugfs shows, of `name=value` pairs: a line for the adapter with the totals from its open, and the LUNs' queue
+    /// depth and latency together; one for each LUN from its ADD_LUN, and one for each queue from its start.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pages = self.memory.as_ref().map_or(0, |memory| memory.pages());
         let state = match self.phase {
@@ -76,6 +76,19 @@ impl State {
             running.add_to(&mut totals);
         }
         totals.show(f)?;
+        let mut luns = LunStatus::default();
+        for (number, lun) in self.luns.iter() {
+            let one = self.lun_status(number, lun);
+            luns.in_flight = luns.in_flight.saturating_add(one.in_flight);
+            luns.held_back = luns.held_back.saturating_add(one.held_back);
+            sum(&mut luns.latency, one.latency);
+        }
+        write!(
+            f,
+            " in_flight={} held_back={}",
+            luns.in_flight, luns.held_back
+        )?;
+        show_latency(&luns.latency, f)?;
         writeln!(f)?;
         for (number, lun) in self.luns.iter() {
             let info = &lun.info;

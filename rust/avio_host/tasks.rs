@@ -4,6 +4,7 @@
 //! limits goes on waiting. Others stop one queue and start it anew, while the others go on.
 
 use crate::calls::Refusal;
+use crate::lun::heed;
 use crate::state::{Running, State};
 use avio_abi::ioctl::{SetupError, Task};
 use avio_abi::pci::task;
@@ -22,7 +23,10 @@ impl State {
         call.in_flight = match call.kind {
             task::ABORT => self.abort(call)?,
             task::LUN_RESET => {
-                self.lun(call.lun)?;
+                let disk = &self.lun(call.lun)?.disk;
+                if self.tells_changes() {
+                    disk.change(heed::ATTENTION, 0);
+                }
                 self.abort_lun(call.lun)
             }
             task::OPEN_GATE => {

@@ -88,6 +88,31 @@ void avio_disk_find_partitions(struct gendisk *disk)
 		__fput_sync(file);
 }
 
+/*
+ * Without freezing the queue, which may take as long as a backing hangs: each of these is looked at once for a request,
+ * and one that was made by the old value is one that the device refuses at worst.
+ */
+int avio_disk_set_limits(struct gendisk *disk, const struct queue_limits *to)
+{
+	const blk_features_t ours =
+		BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA | BLK_FEAT_STABLE_WRITES | BLK_FEAT_ROTATIONAL;
+	struct queue_limits limits;
+
+	/* Who has the lock may wait for our requests. */
+	if (!mutex_trylock(&disk->queue->limits_lock))
+		return -EAGAIN;
+	limits = disk->queue->limits;
+	limits.features = (limits.features & ~ours) | (to->features & ours);
+	limits.physical_block_size = to->physical_block_size;
+	limits.io_min = to->io_min;
+	limits.io_opt = to->io_opt;
+	limits.max_hw_discard_sectors = to->max_hw_discard_sectors;
+	limits.discard_granularity = to->discard_granularity;
+	limits.max_secure_erase_sectors = to->max_secure_erase_sectors;
+	limits.max_write_zeroes_sectors = to->max_write_zeroes_sectors;
+	return queue_limits_commit_update(disk->queue, &limits);
+}
+
 void avio_disk_rescan(struct gendisk *disk)
 {
 	set_bit(GD_NEED_PART_SCAN, &disk->state);

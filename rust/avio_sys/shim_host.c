@@ -63,9 +63,18 @@ bool avio_bdev_read_only(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
+/*
+ * What is made of other devices (dm, md) may get one with a cache at any time. A flush that none needs ends in the block
+ * layer.
+ */
 bool avio_bdev_write_cache(struct block_device *bdev)
 {
-	return bdev_write_cache(bdev);
+	return bdev_write_cache(bdev) || !queue_is_mq(bdev_get_queue(bdev));
+}
+
+bool avio_bdev_zoned(struct block_device *bdev)
+{
+	return bdev_is_zoned(bdev);
 }
 
 bool avio_bdev_fua(struct block_device *bdev)

@@ -19,6 +19,7 @@ u32 avio_bdev_physical_block(struct block_device *bdev);
 u32 avio_bdev_dma_alignment(struct block_device *bdev);
 bool avio_bdev_read_only(struct block_device *bdev);
 bool avio_bdev_write_cache(struct block_device *bdev);
+bool avio_bdev_zoned(struct block_device *bdev);
 bool avio_bdev_fua(struct block_device *bdev);
 bool avio_bdev_rotational(struct block_device *bdev);
 bool avio_bdev_stable_writes(struct block_device *bdev);

@@ -140,7 +140,7 @@ impl SetupError {
                 "the block device is open read-only; attach it read-only or open it for writing"
             }
             Self::DeviceUnsuitable => {
-                "the block device has no capacity or a logical block size over 4096 bytes"
+                "the block device has no capacity, a logical block size over 4096 bytes, or zones that must be written in order"
             }
             Self::Features => "version or features that this host does not offer",
             Self::QueueRange => "queue number out of range; use 0 to 63",

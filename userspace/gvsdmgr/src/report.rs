@@ -228,6 +228,8 @@ struct QueueStat {
     doorbells: u64,
     doorbells_suppressed: u64,
     interrupts: u64,
+    /// Completions that came without an interrupt of their own.
+    interrupts_coalesced: u64,
     completions: u64,
     polls: u64,
     polls_found: u64,
@@ -267,6 +269,7 @@ impl StatReport {
                 doorbells: stat.doorbells,
                 doorbells_suppressed: stat.doorbells_suppressed,
                 interrupts: stat.interrupts,
+                interrupts_coalesced: stat.completions.saturating_sub(stat.interrupts),
                 completions: stat.completions,
                 polls: stat.polls,
                 polls_found: stat.polls_found,
@@ -309,6 +312,7 @@ impl fmt::Display for StatReport {
         line(f, "Doorbells", adapter.doorbells)?;
         line(f, "Doorbells suppressed", adapter.doorbells_suppressed)?;
         line(f, "Interrupts", adapter.interrupts)?;
+        line(f, "Interrupts coalesced", adapter.interrupts_coalesced)?;
         line(f, "Completions", adapter.completions)?;
         line(f, "Polls", adapter.polls)?;
         line(f, "Polls that found some", adapter.polls_found)

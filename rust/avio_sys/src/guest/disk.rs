@@ -72,6 +72,20 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether a disk can go on with others.
+    pub fn becomes(&self, other: &Self) -> bool {
+        let fixed = |limits: &Self| {
+            (
+                limits.logical_block,
+                limits.max_sectors,
+                limits.max_segments,
+                limits.segment_align,
+                limits.read_only,
+            )
+        };
+        fixed(self) == fixed(other)
+    }
+
     fn in_c(&self) -> avio_bindings::queue_limits {
         // SAFETY: Integers only, for which all zeroes is a legal value and means the default.
         let mut c: avio_bindings::queue_limits = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -263,6 +277,18 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
     pub fn set_capacity(&self, sectors: u64) {
         // SAFETY: By the type invariant the disk was added and not removed.
         unsafe { avio_bindings::set_capacity_and_notify(self.gendisk.as_ptr(), sectors) };
+    }
+
+    /// Changes what may change while it is in use: all limits but the capacity, the logical block, the sizes and
+    /// addresses of segments and requests, and whether it is read-only. Waits for no request.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` while somebody else changes limits; `EINVAL` if these make no sense. The disk keeps its own then.
+    pub fn set_limits(&self, limits: &Limits) -> Result {
+        let limits = limits.in_c();
+        // SAFETY: By the type invariant the disk was added and not removed, and so has its queue.
+        to_result(unsafe { avio_bindings::avio_disk_set_limits(self.gendisk.as_ptr(), &limits) })
     }
 
     /// Has whoever opens it next look for partitions first, and tells user space. May sleep.

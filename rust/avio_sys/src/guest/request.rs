@@ -322,19 +322,19 @@ impl Drop for Request {
     }
 }
 
-/// Sets how long a request may take from now on: as long as its disk says, or half as much again.
+/// Sets how long a request may take from now on: as long as its disk says, or a third less.
 ///
 /// If the time of all requests of a disk ran out together, the block layer would take the disk for one that is at rest, and
-/// give those who wait for a tag more than the disk's share. So some have more time at first, and never get in step.
+/// give those who wait for a tag more than the disk's share. So some have less time at first, and never get in step.
 ///
 /// # Safety
 ///
 /// `rq` must be a request of a [`Disk`](super::disk::Disk) that the block layer keeps, and whose time is not running.
-pub(super) unsafe fn set_time(rq: *mut avio_bindings::request, more: bool) {
+pub(super) unsafe fn set_time(rq: *mut avio_bindings::request, less: bool) {
     // SAFETY: A request keeps its queue. Whoever changes the time by sysfs does so by a single store.
     unsafe {
         let time = (&raw const (*(*rq).q).rq_timeout).read_volatile();
-        (*rq).timeout = time.saturating_add(if more { time / 2 } else { 0 });
+        (*rq).timeout = time.saturating_sub(if less { time / 3 } else { 0 });
     }
 }
 

@@ -108,6 +108,12 @@ impl BlockFile {
         }
     }
 
+    /// Whether it has zones that must be written in order.
+    pub fn zoned(&self) -> bool {
+        // SAFETY: By the type's invariant the device is open, so that its queue and limits exist.
+        unsafe { bindings::avio_bdev_zoned(self.as_ptr()) }
+    }
+
     /// Whether the driver may sleep over a request all the same, which stays as it is; also if the device is gone.
     pub(super) fn blocking(&self) -> bool {
         // SAFETY: By the type's invariant the device is open, so that its queue exists.

@@ -159,7 +159,7 @@ fn replace(guest: &Guest, arguments: ReplaceLun) -> Outcomes {
 fn rescan(guest: &Guest, wanted: &Place) -> Outcomes {
     let mut inventory = guest.inventory.lock();
     let index = place(&inventory, wanted.hba.as_deref(), wanted.lun)?;
-    watch::look_at(guest, &mut inventory, (index, wanted.lun), true).map_err(chain)?;
+    watch::look_at(guest, &mut inventory, (index, wanted.lun)).map_err(chain)?;
     Ok(Value::Null)
 }
 

@@ -13,25 +13,18 @@ use crate::inventory::{Inventory, Lun, Place};
 pub fn look(guest: &Guest, which: impl Fn(&Lun) -> bool) {
     let mut inventory = guest.inventory.lock();
     for place in places(&inventory, |lun| !lun.lost && which(lun)) {
-        report(look_at(guest, &mut inventory, place, false));
+        report(look_at(guest, &mut inventory, place));
     }
 }
 
-/// Looks at one LUN's backing; with `surely` the module does, too, even if nothing seems to be new. If the module cannot
-/// be told, since it is stopping, nothing is noted either, and the next look finds the same.
-pub fn look_at(
-    guest: &Guest,
-    inventory: &mut Inventory,
-    place: Place,
-    surely: bool,
-) -> Result<(), Error> {
+/// Looks at one LUN's backing, and has the module do so, which sees more than sysfs tells. If the module cannot be told,
+/// since it is stopping, nothing is noted either, and the next look finds the same.
+pub fn look_at(guest: &Guest, inventory: &mut Inventory, place: Place) -> Result<(), Error> {
     let (hba, Some(lun)) = (&guest.hbas[place.0], lun_at(inventory, place)) else {
         return Ok(());
     };
     match lun.backing.look() {
-        Look::Here(facts) if surely || lun.lost || facts != lun.backing.facts => {
-            here(hba, inventory, place, facts)
-        }
+        Look::Here(facts) => here(hba, inventory, place, facts),
         Look::Gone if !lun.lost => {
             if hba.has(place.1) {
                 hba.update(place.1, true, None)?;
@@ -44,7 +37,7 @@ pub fn look_at(
             );
             Ok(())
         }
-        Look::Here(_) | Look::Gone => Ok(()),
+        Look::Gone => Ok(()),
     }
 }
 
@@ -52,7 +45,7 @@ pub fn look_at(
 pub fn look_for_lost(guest: &Guest) {
     let mut inventory = guest.inventory.lock();
     for place in places(&inventory, |lun| lun.lost) {
-        report(look_at(guest, &mut inventory, place, false));
+        report(look_at(guest, &mut inventory, place));
         let Some(lun) = lun_at(&mut inventory, place).filter(|lun| lun.lost) else {
             continue;
         };
@@ -86,7 +79,7 @@ pub fn remember_gates(guest: &Guest) {
     }
 }
 
-/// A device is there and is new in some way.
+/// A device is there, and may be new in some way.
 fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Result<(), Error> {
     let adapter = &mut inventory.adapters[place.0];
     let known = inventory.state.known(&adapter.id, place.1);
