@@ -29,6 +29,9 @@ test: python
 test-debug: python
 	@$(PYTHON) tests/run.py --flavour debug
 
+fuzz: python
+	@$(PYTHON) tests/fuzz/run.py
+
 bench: python
 	@$(PYTHON) tests/bench.py
 
@@ -38,4 +41,4 @@ shell: python
 help:
 	@grep -v SPDX scripts/help.txt
 
-.PHONY: all python setup modules userspace check install clean purge demo test test-debug bench shell help
+.PHONY: all python setup modules userspace check install clean purge demo test test-debug fuzz bench shell help

@@ -10,11 +10,13 @@ import kernel
 import root
 from host import BUILD, CHECKOUT, Problem, Step, say
 
-WORKSPACES = ("userspace", "tests/hostile", "tests/driver")
+WORKSPACES = ("userspace", "tests/hostile", "tests/driver", "tests/fuzz")
 # What runs in a kernel has the kernel's licence; the crates that run in user space too, both.
 MODULES_LICENCE, LICENCE = "GPL-2.0", "GPL-2.0 OR Apache-2.0"
 MODULES_FILES = ("Kbuild", "rust/crates.mk", "rust/avio_sys/", "rust/avio_host/", "rust/avio_lan_host/", "guest/avio_")
 MODULES_FILES += ("tests/vm/emulated_svm/", "tests/vm/test_disk/")
+# What others wrote has its own, and the inputs of fuzzers have no room for one.
+WITHOUT_LICENCE = ("LICENSES/", "userspace/vendor/", "tests/fuzz/seeds/")
 ALLOWED_PANICS = CHECKOUT / "scripts" / "panics.allowed"
 PANIC = re.compile(r"panick|unwrap_failed|expect_failed|slice.*(fail|oob)|str::slice_error|rust_build_error|assert_failed")
 
@@ -96,7 +98,7 @@ def licences():
     with Step("SPDX lines"):
         wrong = []
         for name in tracked():
-            if name.endswith(("Cargo.lock", ".json")) or name.startswith(("LICENSES/", "userspace/vendor/")):
+            if name.endswith(("Cargo.lock", ".json")) or name.startswith(WITHOUT_LICENCE):
                 continue
             wanted = MODULES_LICENCE if name.startswith(MODULES_FILES) else LICENCE
             text = (CHECKOUT / name).read_text(encoding="utf-8", errors="replace")

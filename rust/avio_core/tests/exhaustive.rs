@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! Every case of small size: memory tables against a model of single pages, and ring states against whole numbers.
+//! Every case of small size: memory tables, and the regions of which they are made, against models of single pages.
 
 #![cfg(not(loom))]
 
-mod common;
-
-use avio_abi::ring::{control, Broken, Completion};
+use avio_abi::ioctl::{region_flags, Region, SetupError};
 use avio_abi::PAGE_SIZE;
 use avio_core::memory::{Access, GuestAddr, MemoryTable, Run};
-use avio_core::ring::QueueMemory;
-use common::Pair;
+use avio_core::regions::check_regions;
 
 /// First page that no table may hold.
 const END_PAGE: u64 = (1 << 52) / PAGE_SIZE;
@@ -197,114 +194,177 @@ fn runs_at_the_end_of_numbers_are_refused() {
     }
 }
 
-/// What the driver writes before the device looks once more, relative to what is legal, and how many requests end.
-#[derive(Clone, Copy)]
-struct Turn {
-    tail: i64,
-    taken: i64,
-    posts: u32,
+/// Guest pages by which regions are told apart: all that one of them begins at, or could wrongly wrap to.
+const PAGES: [u64; 9] = [
+    0,
+    1,
+    2,
+    3,
+    4,
+    END_PAGE - 2,
+    END_PAGE - 1,
+    END_PAGE,
+    u64::MAX / PAGE_SIZE,
+];
+
+/// A region, and what the specification says of it.
+#[derive(Clone, Debug)]
+struct Candidate {
+    region: Region,
+    /// What is wrong with it by itself.
+    fault: Option<SetupError>,
+    /// Which of [`PAGES`] it has.
+    pages: [bool; PAGES.len()],
 }
 
-/// The device's own account of a ring, in whole numbers that do not wrap.
-#[derive(Default)]
-struct Account {
-    head: i64,
-    posted: i64,
-    /// `SQ_TAIL` and `CQ_HEAD` as the device last believed them.
-    tail: i64,
-    taken: i64,
-}
+impl Candidate {
+    fn new(region: Region) -> Self {
+        let end = |start: u64| u128::from(start) + u128::from(region.size);
+        let whole = |value: u64| value.trailing_zeros() >= 12;
+        let reserved = region.flags > region_flags::READ_ONLY || region.reserved > 0;
+        let bounds = region.size == 0
+            || !whole(region.guest_addr)
+            || !whole(region.size)
+            || !whole(region.user_addr)
+            || end(region.guest_addr) > 1 << 52
+            || end(region.user_addr) >= 1 << 64;
+        let has = |page: u64| {
+            let addr = u128::from(page) * u128::from(PAGE_SIZE);
+            u128::from(region.guest_addr) <= addr && addr < end(region.guest_addr)
+        };
+        Self {
+            region,
+            fault: match (reserved, bounds) {
+                (true, _) => Some(SetupError::Reserved),
+                (_, true) => Some(SetupError::RegionBounds),
+                _ => None,
+            },
+            pages: PAGES.map(has),
+        }
+    }
 
-impl Account {
-    /// What `take` must answer: whether there is an entry, or the violation.
-    fn take(&mut self, entries: i64, tail: i64, taken: i64) -> Result<bool, Broken> {
-        if self.head == self.tail {
-            if tail < self.tail || tail - self.head > entries {
-                return Err(Broken::SubmissionIndex);
-            }
-            self.tail = tail;
-        }
-        if self.head == self.tail {
-            return Ok(false);
-        }
-        if self.head - self.taken == entries {
-            if taken < self.taken || taken > self.posted {
-                return Err(Broken::CompletionIndex);
-            }
-            self.taken = taken;
-            if self.head - self.taken == entries {
-                return Err(Broken::CompletionOverrun);
-            }
-        }
-        self.head += 1;
-        Ok(true)
+    fn overlaps(&self, other: &Self) -> bool {
+        let both = |(ours, theirs): (&bool, &bool)| *ours && *theirs;
+        self.pages.iter().zip(&other.pages).any(both)
     }
 }
 
-fn play(entries: u32, start: u32, turns: &[Turn]) {
-    let mut pair = Pair::at(entries, start);
-    let mut account = Account::default();
-    let wrapped = |whole: i64| start.wrapping_add(whole as u32);
-    for turn in turns {
-        let Pair {
-            memory, take, post, ..
-        } = &mut pair;
-        let (tail, taken) = (account.head + turn.tail, account.posted + turn.taken);
-        memory.store_release(control::SQ_TAIL, wrapped(tail));
-        memory.store_release(control::CQ_HEAD, wrapped(taken));
-        // As often as the ring is long and once more: it must end before.
-        for _ in 0..=entries {
-            let expected = account.take(entries.into(), tail, taken);
-            let found = take
-                .take(memory, || post.posted())
-                .map(|entry| entry.is_some());
-            assert_eq!(found, expected, "{entries} entries from {start:#x}");
-            assert_eq!(take.position(), wrapped(account.head));
-            assert!(
-                account.head - account.posted <= entries.into(),
-                "more in flight than the ring is long"
-            );
-            match found {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(_) => return,
-            }
-        }
-        for _ in 0..turn.posts.min((account.head - account.posted) as u32) {
-            post.post(
-                memory,
-                Completion {
-                    tag: 0,
-                    status: 0,
-                    bytes: 0,
-                },
-            );
-            account.posted += 1;
-        }
-        assert_eq!(post.posted(), wrapped(account.posted));
-    }
-}
+const GUESTS: [u64; 12] = [
+    0,
+    PAGE_SIZE,
+    2 * PAGE_SIZE,
+    3 * PAGE_SIZE,
+    (END_PAGE - 2) * PAGE_SIZE,
+    (END_PAGE - 1) * PAGE_SIZE,
+    END_PAGE * PAGE_SIZE,
+    // Not whole pages, or at the end of numbers.
+    1,
+    PAGE_SIZE - 1,
+    END_PAGE * PAGE_SIZE - 1,
+    u64::MAX - (PAGE_SIZE - 1),
+    u64::MAX,
+];
+const SIZES: [u64; 12] = [
+    PAGE_SIZE,
+    2 * PAGE_SIZE,
+    3 * PAGE_SIZE,
+    (END_PAGE - 1) * PAGE_SIZE,
+    END_PAGE * PAGE_SIZE,
+    (END_PAGE + 1) * PAGE_SIZE,
+    0,
+    1,
+    PAGE_SIZE + 1,
+    1 << 63,
+    u64::MAX - (PAGE_SIZE - 1),
+    u64::MAX,
+];
+const USERS: [u64; 7] = [
+    0x7000_0000,
+    0,
+    1 << 63,
+    u64::MAX - (2 * PAGE_SIZE - 1),
+    u64::MAX - (PAGE_SIZE - 1),
+    0x7000_0001,
+    u64::MAX,
+];
+/// Flags, and the reserved field.
+const MARKS: [(u32, u32); 5] = [(0, 0), (1, 0), (2, 0), (1 << 31, 0), (0, 1)];
 
-#[test]
-fn r1_r15_every_ring_state_takes_no_more_than_the_ring() {
-    for entries in [2u32, 4] {
-        let whole = i64::from(entries);
-        let mut turns = Vec::new();
-        for tail in [-1, 0, 1, whole, whole + 1, -(1 << 31)] {
-            for taken in [-whole, -1, 0, 1] {
-                turns.extend([0, 1, entries].map(|posts| Turn { tail, taken, posts }));
-            }
-        }
-        // What ends after the last turn no longer matters.
-        let last: Vec<_> = turns.iter().filter(|turn| turn.posts == 0).collect();
-        for start in [0, u32::MAX - entries, u32::MAX] {
-            for first in &turns {
-                for second in &turns {
-                    for third in &last {
-                        play(entries, start, &[*first, *second, **third]);
-                    }
+/// Every region of these.
+fn regions(guests: &[u64], sizes: &[u64], users: &[u64], marks: &[(u32, u32)]) -> Vec<Candidate> {
+    let mut all = Vec::new();
+    for &guest_addr in guests {
+        for &size in sizes {
+            for &user_addr in users {
+                for &(flags, reserved) in marks {
+                    all.push(Candidate::new(Region {
+                        guest_addr,
+                        size,
+                        user_addr,
+                        flags,
+                        reserved,
+                    }));
                 }
             }
         }
     }
+    all
+}
+
+/// Whether the regions, in order of their addresses, make a memory table.
+fn makes_table(list: &[&Candidate]) -> bool {
+    let run = |candidate: &&Candidate| Run {
+        guest_page: candidate.region.guest_addr / PAGE_SIZE,
+        frame: 0,
+        pages: candidate.region.size / PAGE_SIZE,
+        writable: candidate.region.flags & region_flags::READ_ONLY == 0,
+    };
+    let mut runs: Vec<_> = list.iter().map(run).collect();
+    runs.sort_by_key(|run| run.guest_page);
+    MemoryTable::new(&runs[..]).is_some()
+}
+
+/// Checks a list of regions: the first that is wrong by itself, or that overlaps with an earlier one, is named. Whether it
+/// is legal.
+fn check_list(list: &[&Candidate]) -> bool {
+    let wrong = |index: usize| {
+        let overlaps = list[..index]
+            .iter()
+            .any(|other| other.overlaps(list[index]));
+        let overlap = overlaps.then_some(SetupError::RegionOverlap);
+        list[index].fault.or(overlap).map(|fault| (fault, index))
+    };
+    let expected = (0..list.len()).find_map(wrong);
+    let regions: Vec<_> = list.iter().map(|candidate| candidate.region).collect();
+    assert_eq!(check_regions(&regions).err(), expected, "{regions:x?}");
+    let legal = expected.is_none();
+    assert!(!legal || makes_table(list), "no table of {regions:x?}");
+    legal
+}
+
+#[test]
+fn m4_every_list_of_up_to_three_regions_is_accepted_exactly_when_its_pages_say_so() {
+    let mut accepted = [0; 4];
+    let mut check = |list: &[&Candidate]| accepted[list.len()] += u32::from(check_list(list));
+    check(&[]);
+    let all = regions(&GUESTS, &SIZES, &USERS, &MARKS);
+    let few = regions(&GUESTS, &SIZES, &USERS[..1], &MARKS[..1]);
+    for first in &all {
+        check(&[first]);
+        for second in &few {
+            check(&[first, second]);
+            check(&[second, first]);
+        }
+    }
+    let fewer = regions(&GUESTS[..8], &SIZES[..8], &USERS[..1], &MARKS[..1]);
+    for first in &fewer {
+        for second in &fewer {
+            for third in &fewer {
+                check(&[first, second, third]);
+            }
+        }
+    }
+    println!("{accepted:?} of lists of so many regions were accepted");
+    assert_eq!(accepted[0], 1);
+    assert!(accepted.iter().skip(1).all(|count| *count > 100));
 }

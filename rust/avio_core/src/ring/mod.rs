@@ -83,6 +83,48 @@ const fn passes(event: u32, old: u32, new: u32) -> bool {
 #[cfg(any(test, avio_kunit))]
 mod tests {
     use super::*;
+    use avio_abi::ring::{control, Broken};
+    use core::cell::Cell;
+
+    /// Memory of which a driver writes `SQ_TAIL` alone.
+    struct Tail(Cell<u32>);
+
+    impl QueueMemory for Tail {
+        fn load_acquire(&self, word: usize) -> u32 {
+            if word == control::SQ_TAIL {
+                self.0.get()
+            } else {
+                0
+            }
+        }
+        fn store_release(&self, _word: usize, _value: u32) {}
+        fn full_barrier(&self) {}
+        fn read_submission(&self, _slot: u32) -> [u64; 8] {
+            [0; 8]
+        }
+        fn write_submission(&self, _slot: u32, _entry: &[u64; 8]) {}
+        fn load_completion(&self, _slot: u32) -> u64 {
+            0
+        }
+        fn store_completion(&self, _slot: u32, _entry: u64) {}
+    }
+
+    #[test]
+    fn r1_a_tail_that_goes_back_is_seen_although_it_is_ahead_of_what_was_taken() {
+        for start in [0, u32::MAX - 2, u32::MAX / 2 - 1] {
+            let tail = |ahead: u32| Tail(Cell::new(start.wrapping_add(ahead)));
+            for back in [1, 2, 3] {
+                let mut reader = SubmissionReader::at(RingSize(4), start);
+                assert_eq!(reader.pending(&tail(4)), Ok(4));
+                assert!(matches!(reader.take(&tail(4), || start), Ok(Some(_))));
+                assert_eq!(reader.arm(&tail(4)), Ok(true));
+                assert_eq!(reader.pending(&tail(4)), Ok(3));
+                assert_eq!(reader.arm(&tail(back)), Err(Broken::SubmissionIndex));
+                assert_eq!(reader.pending(&tail(back)), Err(Broken::SubmissionIndex));
+                assert_eq!(reader.pending(&tail(5)), Ok(4));
+            }
+        }
+    }
 
     #[test]
     fn sizes_are_powers_of_two_within_the_limits() {

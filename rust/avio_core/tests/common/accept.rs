@@ -2,14 +2,26 @@
 
 //! Requests of a hostile driver through all steps of parsing, and what must hold of those that are accepted.
 
-use super::bytes::Bytes;
-use avio_abi::ring::{Segment, Submission, MAX_REQUEST_BYTES, MAX_SEGMENTS, SUBMISSION_SIZE};
+use super::case::Case;
+use avio_abi::ring::{segment_flags, Segment, Submission, MAX_REQUEST_BYTES, MAX_SEGMENTS};
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::wire::Wire;
 use avio_abi::{features, PAGE_SIZE, SECTOR_SIZE};
-use avio_core::memory::{GuestAddr, MemoryTable, Run};
+use avio_core::memory::{Access, GuestAddr, MemoryTable, Run};
 use avio_core::request::{Command, Layout, Request};
 use avio_core::segments::Segments;
+
+/// The kinds of requests that can be accepted: commands, and where their segments are.
+pub const KINDS: [&str; 8] = [
+    "READ, inline",
+    "READ, list",
+    "WRITE, inline",
+    "WRITE, list",
+    "FLUSH",
+    "DISCARD",
+    "SECURE_ERASE",
+    "WRITE_ZEROES",
+];
 
 /// A request that was accepted, and its segments.
 pub struct Accepted {
@@ -44,6 +56,14 @@ pub fn accept(
         .map(|segment| sum.add(segment))
         .collect::<Result<Vec<_>, _>>()
         .ok()?;
+    let direction = match request.command.access() {
+        Access::DeviceWrites => segment_flags::DEVICE_WRITES,
+        Access::DeviceReads => 0,
+    };
+    for (segment, (addr, len)) in segments.iter().zip(&ranges) {
+        assert_eq!((segment.addr, segment.len), (addr.0, *len));
+        assert_eq!(segment.flags, direction, "of {:?}", request.command);
+    }
     let sectors = request.check(sum.bytes(), lun).ok()?;
     let accepted = Accepted {
         request,
@@ -84,21 +104,35 @@ impl Accepted {
         let block = u128::from(lun.logical_block) / u128::from(SECTOR_SIZE);
         let end = u128::from(self.request.sector) + u128::from(self.sectors);
         assert!(u128::from(self.request.sector) % block == 0 && end % block == 0);
-        assert!(end <= u128::from(lun.sectors) || command == Command::Flush);
+        assert!(end <= u128::from(lun.sectors));
+        assert!(command != Command::Flush || end == 0);
         let align = lun.segment_align;
         for (addr, len) in &self.ranges {
             assert!(*len > 0 && addr.0 % u64::from(align) == 0 && len % align == 0);
         }
     }
 
-    /// Checks that whatever of the segments is translated lies in runs that allow it, to the byte.
-    fn translates(&self, runs: &[Run]) {
-        let Some(table) = MemoryTable::new(runs) else {
-            return;
-        };
+    /// Which command it is and where its segments are, as [`KINDS`] counts them.
+    pub fn kind(&self) -> usize {
+        let list = matches!(self.request.layout, Layout::List { .. });
+        match self.request.command {
+            Command::Read => usize::from(list),
+            Command::Write { .. } => 2 + usize::from(list),
+            Command::Flush => 4,
+            Command::Discard => 5,
+            Command::SecureErase => 6,
+            Command::WriteZeroes { .. } => 7,
+        }
+    }
+
+    /// Checks that whatever of the segments is translated lies in runs that allow it, to the byte. Whether all of them are.
+    fn translates(&self, runs: &[Run]) -> bool {
+        let table = MemoryTable::new(runs).expect("runs in order");
         let access = self.request.command.access();
+        let mut all = true;
         for (addr, len) in &self.ranges {
             let Ok(pieces) = table.translate(*addr, *len, access) else {
+                all = false;
                 continue;
             };
             let mut sum = 0;
@@ -115,58 +149,17 @@ impl Accepted {
             }
             assert_eq!(sum, u64::from(*len));
         }
+        all
     }
 }
 
-fn lun(bytes: &mut Bytes<'_>) -> Option<LunInfo> {
-    let logical_block = bytes.one_of(&[512, 1024, 4096])?;
-    Some(LunInfo {
-        flags: lun_flags::PRESENT | bytes.one_of(&[0, lun_flags::READ_ONLY])?,
-        logical_block,
-        sectors: bytes.one_of(&[0, 8, 2048, 1 << 40, u64::MAX / 512, u64::MAX])?,
-        max_bytes: bytes.one_of(&[4096, 65536, MAX_REQUEST_BYTES])?,
-        max_segments: MAX_SEGMENTS,
-        segment_align: bytes.one_of(&[logical_block, 4096])?,
-        max_discard: bytes.one_of(&[0, 8, u32::MAX])?,
-        max_secure_erase: bytes.one_of(&[0, 8, u32::MAX])?,
-        max_write_zeroes: bytes.one_of(&[0, 8, u32::MAX])?,
-        ..LunInfo::ZERO
-    })
-}
-
-/// Runs in order, with holes or without; each in host memory of its own.
-fn runs(bytes: &mut Bytes<'_>) -> Option<Vec<Run>> {
-    let (mut runs, mut next) = (Vec::new(), 0);
-    for index in 0..u64::from(bytes.u8()? % 5) {
-        let guest_page = next + u64::from(bytes.one_of(&[0u8, 0, 1, 7])?);
-        let pages = 1 + u64::from(bytes.u8()?);
-        let writable = bytes.one_of(&[true, true, false])?;
-        next = guest_page + pages;
-        runs.push(Run {
-            guest_page,
-            frame: index << 20,
-            pages,
-            writable,
-        });
-    }
-    Some(runs)
+/// A request and its translation: if it is accepted, of what kind it is, and whether all its segments are in memory.
+pub fn accept_case(case: &Case) -> Option<(usize, bool)> {
+    let accepted = accept(&case.entry, &case.list, &case.lun, case.offered)?;
+    Some((accepted.kind(), accepted.translates(&case.runs)))
 }
 
 /// A request out of a fuzzer's bytes; whether it was accepted, or `None` if there are too few.
 pub fn fuzz_request(data: &[u8]) -> Option<bool> {
-    let mut bytes = Bytes(data);
-    let lun = lun(&mut bytes)?;
-    let offered = u64::from(bytes.u8()?);
-    let runs = runs(&mut bytes)?;
-    let entry = Submission::from_bytes(&bytes.take::<SUBMISSION_SIZE>()?);
-    let mut list = Vec::new();
-    while let Some((segment, rest)) = Segment::take(bytes.0) {
-        bytes.0 = rest;
-        list.push(segment);
-    }
-    let accepted = accept(&entry, &list, &lun, offered);
-    if let Some(accepted) = &accepted {
-        accepted.translates(&runs);
-    }
-    Some(accepted.is_some())
+    Some(accept_case(&Case::from_bytes(data)?).is_some())
 }

@@ -7,6 +7,9 @@
 pub mod accept;
 pub mod attack;
 pub mod bytes;
+pub mod case;
+pub mod legal;
+pub mod random;
 
 use avio_abi::ring::{control, Completion};
 use avio_core::ring::{
