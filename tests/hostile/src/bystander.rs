@@ -2,7 +2,7 @@
 
 //! A second guest that does verified I/O all the time and must not notice what the first one does.
 
-use crate::guest::{read, wait_for, write, Guest, BACK, DATA};
+use crate::guest::{read, wait_for, write, Guest, BACK, DATA, IN_PIECES};
 use crate::run::Env;
 use anyhow::{bail, ensure, Context, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,7 +74,7 @@ impl Bystander {
 
 fn run(env: &Env) -> Result<()> {
     let Progress { rounds, stop, .. } = &env.bystander;
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     let len = 16 * guest.block();
     let step = u64::from(len) / 512;
     while !stop.load(Ordering::Relaxed) {

@@ -12,8 +12,11 @@ mod crowd;
 mod deaths;
 mod double_fetch;
 mod durability;
+mod exchanges;
+mod failing_calls;
 mod failing_devices;
 mod failing_kernel;
+mod flooded_calls;
 mod floods;
 mod gate;
 mod legal_luns;
@@ -44,6 +47,7 @@ pub fn all() -> Vec<Test> {
         ring_setup::TESTS,
         addresses::TESTS,
         tables::TESTS,
+        exchanges::TESTS,
         pins::TESTS,
         requests::TESTS,
         ranges::TESTS,
@@ -54,6 +58,7 @@ pub fn all() -> Vec<Test> {
         queue_reset::TESTS,
         limits::TESTS,
         floods::TESTS,
+        flooded_calls::TESTS,
         crowd::TESTS,
         calls::TESTS,
         cgroups::TESTS,
@@ -72,5 +77,10 @@ pub fn all() -> Vec<Test> {
 
 /// Tests that make the kernel or a device fail.
 pub fn faults() -> Vec<Test> {
-    [failing_kernel::TESTS, durability::TESTS].concat()
+    [
+        failing_calls::TESTS,
+        failing_kernel::TESTS,
+        durability::TESTS,
+    ]
+    .concat()
 }

@@ -2,9 +2,13 @@
 
 //! What the kernel counts.
 
+use crate::guest::wait_for;
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 use std::fs;
+
+/// Where debugfs has a file for each adapter.
+const ADAPTERS: &str = "/sys/kernel/debug/avio_host";
 
 /// The value behind a name at the beginning of a line.
 fn value(text: &str, name: &str) -> Result<u64> {
@@ -34,12 +38,58 @@ pub fn kernel_memory() -> Result<u64> {
     Ok(value(&text, "Slab:")? + value(&text, "VmallocUsed:")?)
 }
 
+/// Threads of this process that serve a queue.
+fn workers() -> Result<usize> {
+    let threads = fs::read_dir("/proc/self/task")?.filter_map(Result::ok);
+    // One may end before it is looked at.
+    let names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
+    Ok(names.filter(|name| name.starts_with("avio-stor")).count())
+}
+
+/// The numbers of all adapters that debugfs knows.
+fn adapters() -> Result<Vec<u64>> {
+    let files = fs::read_dir(ADAPTERS)?.filter_map(Result::ok);
+    let names = files.flat_map(|file| file.file_name().into_string());
+    let numbers = names.filter_map(|name| name.strip_prefix("stor")?.parse().ok());
+    Ok(numbers.collect())
+}
+
+/// What adapters hold of the kernel's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    pinned_pages: u64,
+    locked_kilobytes: u64,
+    workers: usize,
+    adapters: usize,
+}
+
+impl Held {
+    pub fn now() -> Result<Self> {
+        Ok(Self {
+            pinned_pages: pinned()?,
+            locked_kilobytes: locked()?,
+            workers: workers()?,
+            adapters: adapters()?.len(),
+        })
+    }
+
+    /// Demands that it becomes this much again.
+    pub fn is_back(&self) -> Result<()> {
+        let back = wait_for("what adapters hold", || Ok(Self::now()? == *self));
+        back.with_context(|| format!("{:?} instead of {self:?}", Self::now()))
+    }
+}
+
+/// Whether a call of the adapter that was opened last goes on.
+pub fn is_busy() -> Result<bool> {
+    Ok(adapter()?.is_empty())
+}
+
 /// What debugfs tells of the adapter that was opened last, without its LUNs and queues.
 pub fn adapter() -> Result<HashMap<String, String>> {
-    let number = |name: &str| name.strip_prefix("stor")?.parse::<u64>().ok();
-    let files = fs::read_dir("/sys/kernel/debug/avio_host")?.filter_map(Result::ok);
-    let newest = files.max_by_key(|it| it.file_name().to_str().and_then(number));
-    let text = fs::read_to_string(newest.context("no adapter in debugfs")?.path())?;
+    let newest = adapters()?.into_iter().max();
+    let newest = newest.context("no adapter in debugfs")?;
+    let text = fs::read_to_string(format!("{ADAPTERS}/stor{newest}"))?;
     let words = text.lines().take(1).flat_map(str::split_whitespace);
     Ok(words
         .filter_map(|word| word.split_once('='))

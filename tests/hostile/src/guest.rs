@@ -48,6 +48,8 @@ pub struct Config<'a> {
     pub luns: &'a [(u32, u32)],
     /// Which of the features on offer to take.
     pub features: u64,
+    /// Whether its memory is in small pages, so that a long request has many pieces in the host.
+    pub small_pages: bool,
 }
 
 /// One queue, LUN 0, all features.
@@ -56,9 +58,16 @@ pub const PLAIN: Config<'_> = Config {
     size: 8,
     luns: &[(0, 0)],
     features: u64::MAX,
+    small_pages: false,
 };
 /// The same with two queues, so that one can be broken and the other is to go on.
 pub const TWO_QUEUES: Config<'_> = Config { queues: 2, ..PLAIN };
+
+/// A guest whose memory is in small pages.
+pub const IN_PIECES: Config<'_> = Config {
+    small_pages: true,
+    ..PLAIN
+};
 
 /// A running guest.
 pub struct Guest {
@@ -97,9 +106,14 @@ impl Guest {
         Self::with_memory(adapter, device, config, regions)
     }
 
+    /// The same of a guest that has only as much memory as [`works`](Self::works) needs.
+    pub fn prepare_small(device: &File, config: &Config<'_>) -> Result<Self> {
+        Self::with_memory(Adapter::open()?, device, config, few_regions)
+    }
+
     /// Whether one more guest works.
     pub fn one_more_works(env: &Env) -> Result<()> {
-        let mut guest = Self::with_memory(Adapter::open()?, &env.device, &PLAIN, few_regions)?;
+        let mut guest = Self::prepare_small(&env.device, &PLAIN)?;
         guest.set_up(PLAIN.queues, PLAIN.size)?;
         guest.works(0, 99)
     }
@@ -110,7 +124,12 @@ impl Guest {
         config: &Config<'_>,
         regions: fn(&Mapping) -> Vec<Region>,
     ) -> Result<Self> {
-        let mapping = Arc::new(Mapping::new(MAPPING)?);
+        let map = if config.small_pages {
+            Mapping::of_small_pages
+        } else {
+            Mapping::new
+        };
+        let mapping = Arc::new(map(MAPPING)?);
         lay_canaries(&mapping);
         let table = regions(&mapping);
         let pages = adapter.set_memory(&table).context("SET_MEMORY")?;

@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 use run::{Env, Test};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use victim::Step;
+use victim::{Step, Waiting};
 
 #[derive(Parser)]
 #[command(about = "Hostile and odd guests against /dev/avio-stor")]
@@ -51,6 +51,8 @@ enum Role {
     List,
     /// Set a guest up as far as this, say so, and wait to be killed.
     Victim { step: Step },
+    /// Set a guest up, say so, and make this call with a request in flight, over and over, until it is killed.
+    Caller { call: Waiting },
     /// Set a guest up on the adapter that is standard input, say so, and go on reading until it is killed.
     Owner,
     /// Have a virtual processor ring the doorbell that is standard input, say so, and go on until it is killed.
@@ -84,6 +86,7 @@ fn play(arguments: &Arguments) -> Result<usize> {
     match &arguments.role {
         Some(Role::List) => tests.iter().for_each(|(name, _)| println!("{name}")),
         Some(Role::Victim { step }) => victim::play(&arguments.device, *step)?,
+        Some(Role::Caller { call }) => victim::call(&arguments.device, *call)?,
         Some(Role::Owner) => victim::own(&arguments.device)?,
         Some(Role::Ringer) => victim::ring()?,
         None => {

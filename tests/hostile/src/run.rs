@@ -3,6 +3,7 @@
 //! Runs tests, each in a thread of its own, beside a second guest.
 
 use crate::bystander::{Bystander, Progress, DISK_SECTORS};
+use crate::counts::Held;
 use crate::guest::Guest;
 use anyhow::{ensure, Context, Result};
 use std::fs::{File, OpenOptions};
@@ -69,11 +70,13 @@ pub fn all(env: Arc<Env>, tests: Vec<Test>) -> Result<usize> {
     let mut bystander = Bystander::start(&env);
     env.bystander.goes_on()?;
     let mut failed = 0;
+    let mut held = Held::now()?;
     for (name, test) in tests {
         let began = Instant::now();
         let result = one(&env, test).and_then(|outcome| {
             env.bystander.goes_on()?;
             Guest::one_more_works(&env).context("a fresh guest does not work")?;
+            held.is_back().context("something is left behind")?;
             Ok(outcome)
         });
         let seconds = began.elapsed().as_secs_f64();
@@ -83,6 +86,7 @@ pub fn all(env: Arc<Env>, tests: Vec<Test>) -> Result<usize> {
             Err(error) => {
                 println!("RESULT fail {name} {seconds:.1} {error:#}");
                 failed += 1;
+                held = Held::now()?;
             }
         }
     }

@@ -25,8 +25,16 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Zeroed shared memory, as a VMM gives a guest.
+    /// Zeroed shared memory, as a VMM gives a guest: in huge pages where the kernel lets it, which are soon pinned.
     pub fn new(len: usize) -> Result<Self, Errno> {
+        let mapping = Self::of_small_pages(len)?;
+        // SAFETY: advice changes nothing of what is mapped. A kernel without huge pages refuses it, which is no harm.
+        unsafe { libc::madvise(mapping.base.cast(), len, libc::MADV_HUGEPAGE) };
+        Ok(mapping)
+    }
+
+    /// The same in small pages, each of which may lie anywhere in the host.
+    pub fn of_small_pages(len: usize) -> Result<Self, Errno> {
         let file: OwnedFd = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC)?;
         nix::unistd::ftruncate(&file, len as i64)?;
         Self::map(

@@ -3,12 +3,13 @@
 //! A guest in a process of its own, which is there to be killed.
 
 use crate::adapter::Adapter;
-use crate::guest::{read, regions, Guest, DATA, PLAIN};
+use crate::guest::{few_regions, read, wait_for, Guest, DATA, PLAIN};
 use crate::run::read_write;
 use crate::sys::Mapping;
 use crate::vcpu::{off_the_first_processor, Vcpu};
 use anyhow::{ensure, Context, Result};
 use clap::ValueEnum;
+use nix::errno::Errno;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -32,19 +33,27 @@ pub enum Step {
     Looping,
 }
 
+/// A call that waits for what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Waiting {
+    Stop,
+    Quiesce,
+    SetMemory,
+}
+
 /// Plays the victim.
 pub fn play(device: &Path, step: Step) -> Result<()> {
     let _kept: Box<dyn std::any::Any> = match step {
         Step::Opened => Box::new(Adapter::open()?),
         Step::Memory => {
             let (adapter, mapping) = (Adapter::open()?, Mapping::new(crate::guest::MAPPING)?);
-            adapter.set_memory(&regions(&mapping))?;
+            adapter.set_memory(&few_regions(&mapping))?;
             Box::new((adapter, mapping))
         }
         Step::Looping => {
             ready();
             loop {
-                Guest::on(&read_write(device)?, &PLAIN)?.works(0, 1)?;
+                running(device)?.works(0, 1)?;
             }
         }
         _ => Box::new(guest(device, step)?),
@@ -55,9 +64,16 @@ pub fn play(device: &Path, step: Step) -> Result<()> {
     }
 }
 
+/// A running guest.
+fn running(device: &Path) -> Result<Guest> {
+    let mut guest = Guest::prepare_small(&read_write(device)?, &PLAIN)?;
+    guest.set_up(1, 8)?;
+    Ok(guest)
+}
+
 /// A guest that has come to a later step.
 fn guest(device: &Path, step: Step) -> Result<Guest> {
-    let mut guest = Guest::prepare(&read_write(device)?, &PLAIN)?;
+    let mut guest = Guest::prepare_small(&read_write(device)?, &PLAIN)?;
     if step == Step::Lun {
         return Ok(guest);
     }
@@ -78,6 +94,37 @@ fn guest(device: &Path, step: Step) -> Result<Guest> {
         _ => {}
     }
     Ok(guest)
+}
+
+/// Plays a victim that makes a call with a request in flight, over and over.
+pub fn call(device: &Path, call: Waiting) -> Result<()> {
+    let mut guest = running(device)?;
+    let table = few_regions(&guest.mapping);
+    ready();
+    loop {
+        let before = guest.adapter.queue(0)?.submission;
+        guest.queue().go(&[read(0, 0, &[(DATA, 4096)])])?;
+        wait_for("the request is taken", || {
+            Ok(guest.adapter.queue(0)?.submission != before)
+        })?;
+        let once = || match call {
+            Waiting::Stop => guest.adapter.stop(),
+            Waiting::Quiesce => guest.adapter.quiesce(),
+            Waiting::SetMemory => {
+                let set = guest.adapter.set_memory(&table);
+                set.map(drop).map_err(|refused| refused.errno)
+            }
+        };
+        while let Err(errno) = once() {
+            ensure!(errno == Errno::EAGAIN, "{call:?}: {errno:?}");
+        }
+        if call == Waiting::Stop {
+            guest.set_up(1, 8)?;
+        } else {
+            guest.adapter.resume()?;
+            guest.queue().answers(&[0])?;
+        }
+    }
 }
 
 /// Plays the owner of an adapter that another has open, too.
@@ -120,6 +167,13 @@ impl Victim {
         let name = step.to_possible_value().context("a step's name")?;
         Self::start(device, &["victim", name.get_name()], Stdio::inherit())
             .with_context(|| format!("the victim at {step:?}"))
+    }
+
+    /// One that makes this call over and over.
+    pub fn caller(device: &Path, call: Waiting) -> Result<Self> {
+        let name = call.to_possible_value().context("a call's name")?;
+        Self::start(device, &["caller", name.get_name()], Stdio::inherit())
+            .with_context(|| format!("the victim that calls {call:?}"))
     }
 
     /// One that owns what this adapter has of memory and workers.

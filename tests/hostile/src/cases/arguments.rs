@@ -12,11 +12,15 @@ use avio_abi::stor::lun_flags;
 use avio_abi::wire::Wire;
 use avio_abi::ABI_VERSION;
 use nix::errno::Errno;
-use std::fs::File;
+use nix::fcntl::OFlag;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 pub const TESTS: &[Test] = &[
     ("c2_wrong_descriptors", wrong_descriptors),
+    ("legal_eventfds_that_are_semaphores", semaphores),
     ("c3_read_only_device", read_only_device),
     ("c6_reserved_fields", reserved_fields),
     ("c6_unknown_calls_and_sizes", unknown_calls),
@@ -30,6 +34,10 @@ fn wrong_descriptors(env: &Env) -> Result<Outcome> {
     guest.make_queues(1, 8)?;
     let (null, file) = (File::open("/dev/null")?, File::open("/proc/self/exe")?);
     let other = Adapter::open()?;
+    let mut options = OpenOptions::new();
+    let path_only = options.read(true).custom_flags(OFlag::O_PATH.bits());
+    let path_only = path_only.open(&env.device_path)?;
+    let write_only = OpenOptions::new().write(true).open(&env.device_path)?;
     let good = guest.queues[0].description();
     let adapter = &guest.adapter;
     let as_kick_and_call = |fd| {
@@ -55,7 +63,9 @@ fn wrong_descriptors(env: &Env) -> Result<Outcome> {
             }
         }
     }
-    for fd in [-1, 1_000_000, i32::MAX, i32::MIN] {
+    let added = adapter.add_lun(1, write_only.as_raw_fd(), 0);
+    refused("open for writing only", added, SetupError::NotBlockDevice)?;
+    for fd in [path_only.as_raw_fd(), -1, 1_000_000, i32::MAX, i32::MIN] {
         let what = format!("descriptor {fd}");
         refused(&what, adapter.add_lun(1, fd, 0), SetupError::NotBlockDevice)?;
         for queue in as_kick_and_call(fd) {
@@ -68,6 +78,25 @@ fn wrong_descriptors(env: &Env) -> Result<Outcome> {
     }
     guest.set_up(1, 8)?;
     guest.works(0, 45)?;
+    pass()
+}
+
+/// A read of such an eventfd takes one from its count, not all.
+fn semaphores(env: &Env) -> Result<Outcome> {
+    let mut guest = Guest::prepare(&env.device, &PLAIN)?;
+    guest.adapter.set_features(1, guest.features)?;
+    guest.make_queues(1, 8)?;
+    let flags = EfdFlags::EFD_SEMAPHORE | EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let queue = guest.queue();
+    queue.kick = EventFd::from_flags(flags)?;
+    queue.call = EventFd::from_flags(flags)?;
+    guest.adapter.set_queue(&guest.queues[0].description())?;
+    guest.adapter.start(1)?;
+    for round in 0..20 {
+        guest.works(0, round)?;
+        (0..round).try_for_each(|_| guest.queue().kick())?;
+    }
+    guest.adapter.stop().context("STOP")?;
     pass()
 }
 

@@ -8,6 +8,7 @@ use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
 use avio_abi::ioctl::{remove_flags, SetupError};
 use avio_abi::pci::task;
+use avio_abi::stor::lun_flags;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -129,6 +130,12 @@ fn two_threads(env: &Env) -> Result<Outcome> {
                 adapter.update_lun(1, 0).map(drop),
                 adapter.limit_bytes(1, 1 << 30, 0),
                 adapter.task(task::LUN_RESET, 0, (0, 0)).map(drop),
+                adapter.task(task::ABORT, 0, (0, 3)).map(drop),
+                adapter.update_lun(1, lun_flags::GATED).map(drop),
+                adapter.task(task::OPEN_GATE, 1, (0, 0)).map(drop),
+                adapter.task(task::QUEUE_STOP, 0, (1, 0)).map(drop),
+                adapter.task(task::QUEUE_START, 0, (1, 0)).map(drop),
+                adapter.set_poll(100_000),
                 adapter.remove_lun(1, remove_flags::FORCE),
             ];
             kick()?;

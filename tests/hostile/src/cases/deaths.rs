@@ -3,10 +3,10 @@
 //! Owners that are killed, and a module that somebody wants to remove: at every step.
 
 use crate::backing::{Mapped, NullBlk};
-use crate::counts::pinned;
+use crate::counts::{is_busy, pinned};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
-use crate::victim::{Step, Victim};
+use crate::victim::{Step, Victim, Waiting};
 use anyhow::{ensure, Context, Result};
 use clap::ValueEnum;
 use nix::errno::Errno;
@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
         "c4_owner_killed_while_the_backing_stands_still",
         while_still,
     ),
+    ("c4_owner_killed_in_a_call_that_waits", in_a_call),
     ("c7_module_is_not_removed_in_any_state", not_removed),
 ];
 
@@ -27,7 +28,7 @@ pub const TESTS: &[Test] = &[
 fn kill(env: &Env, mut victim: Victim, pages: u64) -> Result<()> {
     victim.kill()?;
     gone(&mut victim, pages)?;
-    Guest::simple(env)?.works(0, 240)
+    Guest::one_more_works(env)
 }
 
 fn gone(victim: &mut Victim, pages: u64) -> Result<()> {
@@ -63,11 +64,36 @@ fn while_still(env: &Env) -> Result<Outcome> {
     victim.kill()?;
     // It may stay until its backing gives back the memory; nobody else waits for that.
     (0..3).try_for_each(|_| env.bystander.goes_on())?;
-    Guest::simple(env)?.works(0, 241)?;
+    Guest::one_more_works(env)?;
     held.resume()?;
     gone(&mut victim, pages)?;
     // Nothing holds the device any more.
     wait_for("the device is closed", || Ok(!device.is_open()?))?;
+    pass()
+}
+
+fn in_a_call(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    for call in Waiting::value_variants() {
+        let pages = pinned()?;
+        let mut victim = Victim::caller(device.path(), *call)?;
+        let held = device.suspend()?;
+        // What was on its way when the device stood still has ended by then; the next request does not.
+        std::thread::sleep(SILENCE);
+        wait_for("its call waits", is_busy).with_context(|| format!("{call:?}"))?;
+        victim.kill()?;
+        (0..3).try_for_each(|_| env.bystander.goes_on())?;
+        Guest::one_more_works(env)?;
+        let left = pinned()?;
+        ensure!(
+            left > pages,
+            "{call:?}: memory that the backing has is not pinned"
+        );
+        held.resume()?;
+        gone(&mut victim, pages).with_context(|| format!("killed in {call:?}"))?;
+        wait_for("the device is closed", || Ok(!device.is_open()?))?;
+    }
     pass()
 }
 

@@ -10,9 +10,11 @@ use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
 use avio_abi::ioctl::SetupError;
 use avio_abi::stor::{lun_flags, Status};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const TESTS: &[Test] = &[
     ("s2_device_shrinks_and_grows", shrinks),
+    ("s2_device_shrinks_and_grows_under_load", shrinks_under_load),
     ("s2_device_vanishes_under_load", vanishes),
     ("s6_one_bio_of_several_fails", one_bio_fails),
     ("s8_failed_reads_bring_no_foreign_bytes", failed_reads),
@@ -71,6 +73,48 @@ fn shrinks(_env: &Env) -> Result<Outcome> {
     pass()
 }
 
+fn shrinks_under_load(env: &Env) -> Result<Outcome> {
+    let disk = NullBlk::new(&[])?;
+    let device = Mapped::over(&disk)?;
+    let mut guest = Guest::on(&device.open()?, &PLAIN)?;
+    let (whole, half) = (NullBlk::SECTORS, NullBlk::SECTORS / 2);
+    guest.store(0, half - 64, 65536, 167)?;
+    // Half of each lies past the shorter end; the others before it.
+    let place = |tag: u16| DATA + 65536 * u64::from(tag);
+    let sector = |tag: u16| half - 64 * (1 + u64::from(tag % 2));
+    let reads: Vec<_> = (0..8)
+        .map(|tag| read(tag, sector(tag), &[(place(tag), 65536 >> (tag % 2))]))
+        .collect();
+    let (stop, mut seen) = (AtomicBool::new(false), [0u32; 2]);
+    let queue = guest.queue();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                for (tag, status) in queue.all(&reads)?.into_iter().enumerate() {
+                    let told = status == Status::IoError && tag % 2 == 0;
+                    ensure!(status == Status::Ok || told, "{tag}: {}", status.name());
+                    seen[usize::from(told)] += 1;
+                }
+            }
+            Ok(())
+        });
+        let changes = (0..2).try_for_each(|_| {
+            for sectors in [half, whole] {
+                device.load(&linear(&disk, sectors))?;
+                env.bystander.goes_on()?;
+            }
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        reader.join().expect("reader").and(changes)
+    })?;
+    let [done, told] = seen;
+    ensure!(told > 0, "none of {done} met the shorter device");
+    guest.holds(0, half - 64, 65536, 167)?;
+    guest.canaries()?;
+    Ok(Outcome::Pass(format!("{told} failed, {done} did not")))
+}
+
 fn vanishes(_env: &Env) -> Result<Outcome> {
     // Each request takes 20 ms, so that there are some in flight at any time.
     let disk = NullBlk::new(&[("irqmode", "2"), ("completion_nsec", "20000000")])?;
@@ -113,7 +157,7 @@ fn one_bio_fails(_env: &Env) -> Result<Outcome> {
     let (path, behind) = (path.display(), NullBlk::SECTORS - 4104);
     let table = format!("0 4096 linear {path} 0\n4096 8 error\n4104 {behind} linear {path} 4104");
     let device = Mapped::new(&table)?;
-    let mut guest = Guest::on(&device.open()?, &PLAIN)?;
+    let mut guest = Guest::on(&device.open()?, &IN_PIECES)?;
     let most = guest.lun.max_bytes;
     guest.store(0, 0, 2 << 20, 163)?;
     guest.store(0, 4104, 1 << 20, 163)?;
@@ -129,8 +173,14 @@ fn one_bio_fails(_env: &Env) -> Result<Outcome> {
         guest.queue().expect(&entry, Status::IoError, what)?;
         guest.holds(0, 4104 + 64, 65536, 163).context(what)?;
     }
+    // What it writes is what is there already.
+    guest.fill(DATA, 0, len, 163);
+    let what = "a write of several bios";
+    let entry = write(3, 0, &[(DATA, len)]);
+    guest.queue().expect(&entry, Status::IoError, what)?;
+    guest.holds(0, 4104 + 64, 65536, 163).context(what)?;
     let errors = guest.adapter.lun(0)?.statuses[Status::IoError as usize];
-    ensure!(errors == 3, "GET_LUN counts {errors} errors");
+    ensure!(errors == 4, "GET_LUN counts {errors} errors");
     guest.works(0, 164)?;
     pass()
 }

@@ -80,7 +80,7 @@ fn both_ways(
 }
 
 fn inline_segments(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     let block = guest.block();
     let at = |page: u64, len| (DATA + page * 4096, len);
     let over_a_page = (DATA + 8192 - u64::from(block), 2 * block);
@@ -94,7 +94,7 @@ fn inline_segments(env: &Env) -> Result<Outcome> {
 }
 
 fn lists(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     let block = guest.block();
     let most = guest.lun.max_segments.min(guest.lun.max_bytes / block) as usize;
     let counts = [1, 2, 3, 4, 5, 16, 17, 127, 128, 255, 256];
@@ -109,7 +109,7 @@ fn lists(env: &Env) -> Result<Outcome> {
 }
 
 fn odd_lists(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     let block = guest.block();
     let segments: Vec<_> = (0..9).map(|index| (DATA + index * 8192, block)).collect();
     // Over a page boundary, over the boundary of regions, and at addresses that are multiples of nothing.
@@ -124,7 +124,7 @@ fn odd_lists(env: &Env) -> Result<Outcome> {
 }
 
 fn boundaries(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     let (block, half) = (guest.block(), 32768);
     let end = NEXT + NEXT_SIZE;
     both_ways(
@@ -142,7 +142,7 @@ fn boundaries(env: &Env) -> Result<Outcome> {
 }
 
 fn largest(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     let most = guest.lun.max_bytes;
     both_ways(&mut guest, &[(DATA, most)], None, 75)?;
     let over_regions = NEXT + NEXT_SIZE - u64::from(most);
@@ -158,7 +158,7 @@ fn largest(env: &Env) -> Result<Outcome> {
 }
 
 fn read_only_source(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
+    let mut guest = Guest::start(env, &IN_PIECES)?;
     guest.fill(ROM, 0, 32768, 80);
     guest.queue().ok(&write(0, 0, &[(ROM, 32768)]))?;
     guest.holds(0, 0, 32768, 80)?;

@@ -4,12 +4,13 @@
 
 use crate::backing::{Loop, NullBlk};
 use crate::guest::*;
-use crate::run::{pass, Env, Outcome, Test};
+use crate::run::{pass, read_write, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
 use avio_abi::ring::Submission;
 use avio_abi::stor::opcode::{DISCARD, SECURE_ERASE, WRITE_ZEROES};
 use avio_abi::stor::Status::{BadSegments, OutOfRange, ReadOnly, Unsupported};
 use avio_abi::stor::{flags, lun_flags};
+use std::path::Path;
 
 pub const TESTS: &[Test] = &[
     ("s5_ranges_out_of_range", out_of_range),
@@ -17,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("s5_ranges_of_a_read_only_lun", read_only),
     ("s5_discard_leaves_what_is_around", discard),
     ("s5_zeroes_are_zero", zeroes),
+    ("s5_erased_up_to_the_limit", erased),
 ];
 
 /// A device that can discard, with blocks of 4096 bytes.
@@ -24,9 +26,12 @@ const DISCARDS: &[(&str, &str)] = &[("discard", "1"), ("blocksize", "4096")];
 
 fn out_of_range(_env: &Env) -> Result<Outcome> {
     let device = NullBlk::new(DISCARDS)?;
+    // Less than the device has, or what is over the limit would be past the end as well.
+    device.sysfs("queue/discard_max_bytes", "65536")?;
     let mut guest = Guest::on(&device.open()?, &PLAIN)?;
     let (end, most) = (guest.lun.sectors, u64::from(guest.lun.max_discard));
-    ensure!(most > 0, "the LUN's description has no DISCARD");
+    ensure!(most == 128, "a DISCARD of at most {most} sectors");
+    guest.queue().ok(&range(DISCARD, 0, 0, most))?;
     guest.queue().ok(&range(DISCARD, 0, end - 8, 8))?;
     let good = range(DISCARD, 0, 0, 8);
     let with = |change: fn(&mut Submission)| {
@@ -129,6 +134,32 @@ fn discard(_env: &Env) -> Result<Outcome> {
         Ok(guest.adapter.lun(0)?.ranges == 1)
     })?;
     guest.works(0, 152)?;
+    pass()
+}
+
+fn erased(_env: &Env) -> Result<Outcome> {
+    let disk = read_write(Path::new("/dev/testdisk")).context("is test_disk loaded?")?;
+    let mut guest = Guest::on(&disk, &PLAIN)?;
+    let (most, end) = (u64::from(guest.lun.max_secure_erase), guest.lun.sectors);
+    let block = u64::from(guest.block()) / 512;
+    ensure!(most > 0, "the LUN's description has no SECURE_ERASE");
+    ensure!(most + block <= end, "the limit is that of the whole disk");
+    let len = 65536;
+    guest.store(0, 0, len, 156)?;
+    guest.store(0, most, len, 157)?;
+    let over = range(SECURE_ERASE, 0, 0, most + block);
+    guest.queue().expect(&over, OutOfRange, "over the limit")?;
+    guest
+        .holds(0, 0, len, 156)
+        .context("after what was refused")?;
+    guest.queue().ok(&range(SECURE_ERASE, 0, 0, most))?;
+    guest.queue().ok(&read(0, 0, &[(DATA, len)]))?;
+    let left = guest.read_memory(DATA, len);
+    let zero = left.iter().all(|byte| *byte == 0);
+    ensure!(zero, "the blocks are still there");
+    guest
+        .holds(0, most, len, 157)
+        .context("behind the erased")?;
     pass()
 }
 

@@ -57,7 +57,12 @@ fn behind_the_end(env: &Env) -> Result<Outcome> {
     refuses(&mut Guest::simple(env)?, &cases)
 }
 
+/// What the lists have is legal, so that nothing but their counts and lengths can be refused.
 fn uneven(env: &Env) -> Result<Outcome> {
+    let mut guest = Guest::simple(env)?;
+    let legal = vec![(DATA, guest.block()); 300];
+    with_list(&guest, read(0, 0, &[]), LIST, &legal);
+    guest.queue().ok(&list(256, LIST, 4096))?;
     let cases = [
         ("empty list", list(0, LIST, 0)),
         ("length of an empty list", list(4, LIST, 0)),
@@ -68,31 +73,52 @@ fn uneven(env: &Env) -> Result<Outcome> {
         ("list of one segment too few", list(4, LIST, 48)),
         ("list length of all ones", list(4, LIST, u32::MAX)),
     ];
-    bad_segments(&mut Guest::simple(env)?, &cases)
+    bad_segments(&mut guest, &cases)
 }
 
 fn nested(env: &Env) -> Result<Outcome> {
+    const NESTED: u64 = LIST + 256;
+    const LEGAL: u64 = LIST + 512;
+    const FLAGGED: u64 = LIST + 768;
     let mut guest = Guest::simple(env)?;
+    let block = guest.block();
     let (is_list, writes) = (segment_flags::LIST, segment_flags::DEVICE_WRITES);
-    // Each list holds itself, four times.
-    for (addr, flags) in [(LIST, is_list), (LIST + 256, is_list | writes)] {
+    let lists = [
+        // Each of these holds itself, four times.
+        (LIST, segment(LIST, 64, is_list)),
+        (NESTED, segment(NESTED, 64, is_list | writes)),
+        (LEGAL, segment(DATA, block, writes)),
+        // But for the one flag as legal as that.
+        (FLAGGED, segment(DATA, block, writes | is_list)),
+    ];
+    for (addr, entry) in lists {
         for at in 0..4 {
-            guest.write_memory(addr + 16 * at, &segment(addr, 64, flags).to_bytes());
+            guest.write_memory(addr + 16 * at, &entry.to_bytes());
         }
     }
+    guest.queue().ok(&list(4, LEGAL, 64))?;
     let with = |segments, inline| Submission {
         segments,
         inline,
         ..read(0, 0, &[])
     };
-    let (data, inner) = (segment(DATA, 4096, writes), segment(LIST, 64, is_list));
+    let (data, inner) = (segment(DATA, block, writes), segment(LEGAL, 64, is_list));
+    let flagged = segment(DATA, block, writes | is_list);
     let cases = [
         ("a list of lists", list(4, LIST, 64)),
-        ("a list of writable lists", list(4, LIST + 256, 64)),
+        ("a list of writable lists", list(4, NESTED, 64)),
+        (
+            "a list of data that says it is a list",
+            list(4, FLAGGED, 64),
+        ),
         ("two lists", with(4, [inner, inner, Segment::ZERO])),
         (
             "a list in the second place",
             with(2, [data, inner, Segment::ZERO]),
+        ),
+        (
+            "data in the second place that says it is a list",
+            with(2, [data, flagged, Segment::ZERO]),
         ),
     ];
     bad_segments(&mut guest, &cases)

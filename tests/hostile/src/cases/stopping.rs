@@ -165,12 +165,14 @@ fn close_still(env: &Env) -> Result<Outcome> {
         Ok(guest.adapter.queue(0)?.in_flight == 1)
     })?;
     std::thread::scope(|scope| -> Result<()> {
-        // Closing may wait for the backing; nobody else does.
+        // Closing waits for the backing; nobody else does.
         let closing = scope.spawn(move || drop(guest));
         let others = (0..3).try_for_each(|_| env.bystander.goes_on());
-        let fresh = Guest::simple(env).and_then(|mut fresh| fresh.works(0, 239));
+        let waits = !closing.is_finished();
+        let fresh = Guest::one_more_works(env);
         held.resume()?;
         closing.join().expect("closing");
+        ensure!(waits, "the adapter went while the backing had its memory");
         others.and(fresh)
     })?;
     pass()

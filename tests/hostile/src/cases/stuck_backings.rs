@@ -222,7 +222,7 @@ fn dirty(env: &Env) -> Result<Outcome> {
 
 /// Writes and reads that are larger than what the device takes, one and many at a time.
 fn large(device: &File) -> Result<Guest> {
-    let mut guest = Guest::on(device, &PLAIN)?;
+    let mut guest = Guest::on(device, &IN_PIECES)?;
     for (sector, len) in [(0, 1 << 20), (24, 65536), (8, 4096)] {
         guest.store(0, sector, len, 307)?;
         guest.holds(0, sector, len, 307)?;

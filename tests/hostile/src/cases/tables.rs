@@ -3,14 +3,13 @@
 //! Memory tables: bad ones are refused and leave the old one, good ones may come at any time.
 
 use crate::adapter::{refused, Adapter};
-use crate::backing::{Mapped, NullBlk};
 use crate::counts::{locked, pinned};
+use crate::guest::queue::QUEUE_BYTES;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::sys::{drop_ipc_lock, Mapping};
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use avio_abi::ioctl::{region_flags, Region, SetupError};
-use avio_abi::stor::Status;
 use avio_abi::wire::Wire;
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use std::fs::OpenOptions;
@@ -21,11 +20,6 @@ pub const TESTS: &[Test] = &[
     ("m4_bad_tables", bad_tables),
     ("m4_memory_that_cannot_be_pinned", unpinnable),
     ("m4_file_on_disk", file_on_disk),
-    ("m5_regions_removed_and_replaced_under_load", exchanged),
-    (
-        "m5_regions_removed_while_the_backing_stands_still",
-        removed_while_still,
-    ),
     ("m8_memlock_limit", memlock_limit),
     ("m10_thousands_of_tables", thousands),
 ];
@@ -178,87 +172,6 @@ fn file_on_disk(env: &Env) -> Result<Outcome> {
     pass()
 }
 
-fn exchanged(env: &Env) -> Result<Outcome> {
-    let mut guest = Guest::simple(env)?;
-    let block = guest.block();
-    guest.store(0, 0, 8 * block, 24)?;
-    let table = regions(&guest.mapping);
-    // Half of the requests are to the region that comes and goes.
-    let place = |tag: u16| if tag % 2 == 0 { DATA } else { NEXT };
-    let reads: Vec<_> = (0..8u16)
-        .map(|tag| read(tag, 0, &[(place(tag) + u64::from(tag) * 4096, block)]))
-        .collect();
-    let mut refused_reads = 0;
-    for round in 0..200u64 {
-        guest.queue().go(&reads)?;
-        let without = round % 2 == 0;
-        let now = if without { &table[..2] } else { &table[..] };
-        guest.adapter.set_memory(now)?;
-        let queue = &mut guest.queues[0];
-        let answers = queue.answers(&[0, 1, 2, 3, 4, 5, 6, 7])?;
-        for (tag, status) in answers.iter().enumerate() {
-            let gone = *status == Status::BadAddress && tag % 2 == 1;
-            ensure!(
-                *status == Status::Ok || gone,
-                "tag {tag}: {}",
-                status.name()
-            );
-            refused_reads += u32::from(gone);
-        }
-        if without {
-            // Nobody has the old table any more: what was the guest's stays as it is.
-            guest.fill(NEXT, 0, 65536, round);
-            let queue = guest.queue();
-            queue.expect(&reads[1], Status::BadAddress, "memory that is gone")?;
-            guest.verify(NEXT, 0, 65536, round)?;
-        }
-    }
-    guest.works(0, 25)?;
-    guest.canaries()?;
-    Ok(Outcome::Pass(format!(
-        "{refused_reads} met the region gone"
-    )))
-}
-
-fn removed_while_still(env: &Env) -> Result<Outcome> {
-    let disk = NullBlk::new(&[])?;
-    let device = Mapped::over(&disk)?;
-    let mut guest = Guest::on(&device.open()?, &PLAIN)?;
-    guest.store(0, 0, 65536, 27)?;
-    let held = device.suspend()?;
-    guest.queue().go(&[read(2, 0, &[(NEXT, 65536)])])?;
-    wait_for("one in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 1)
-    })?;
-    let table = regions(&guest.mapping);
-    let adapter = &guest.adapter;
-    std::thread::scope(|scope| -> Result<()> {
-        // The call waits for the backing, but not for ever, and nobody else does.
-        let call = scope.spawn(|| {
-            refused(
-                "SET_MEMORY",
-                adapter.set_memory(&table[..2]),
-                SetupError::Stuck,
-            )
-        });
-        let others = (0..3).try_for_each(|_| env.bystander.goes_on());
-        call.join().expect("call")?;
-        others
-    })?;
-    held.resume()?;
-    wait_for("the old table to be given up", || {
-        Ok(guest.adapter.set_memory(&table[..2]).is_ok())
-    })?;
-    let answers = guest.queue().answers(&[2])?;
-    ensure!(answers == [Status::Ok], "{answers:?}");
-    guest.verify(NEXT, 0, 65536, 27)?;
-    let entry = read(3, 0, &[(NEXT, 65536)]);
-    let what = "memory that is gone";
-    guest.queue().expect(&entry, Status::BadAddress, what)?;
-    guest.works(0, 28)?;
-    pass()
-}
-
 fn memlock_limit(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::simple(env)?;
     let table = regions(&guest.mapping);
@@ -296,8 +209,21 @@ fn memlock_limit(env: &Env) -> Result<Outcome> {
 fn thousands(env: &Env) -> Result<Outcome> {
     const TABLES: u32 = 2000;
     let mut guest = Guest::simple(env)?;
-    // Small ones, so that there can be many.
-    let small = few_regions(&guest.mapping);
+    // Small ones, so that there can be many: the rings, and a page of data.
+    let [_, large, _] = regions(&guest.mapping)[..] else {
+        bail!("another number of regions");
+    };
+    let data = Region {
+        guest_addr: DATA,
+        user_addr: large.user_addr + (DATA - RAM),
+        size: 4096,
+        ..large
+    };
+    let rings = Region {
+        size: QUEUE_BYTES,
+        ..large
+    };
+    let small = [rings, data];
     guest.adapter.set_memory(&small)?;
     let (before, stop) = ((locked()?, pinned()?), AtomicBool::new(false));
     let others = {
@@ -324,6 +250,7 @@ fn thousands(env: &Env) -> Result<Outcome> {
         after == before,
         "kB locked and pages pinned: {after:?}, {before:?} before"
     );
+    guest.adapter.set_memory(&regions(&guest.mapping))?;
     guest.works(0, 26)?;
     Ok(Outcome::Pass(format!(
         "{TABLES} tables, {others} reads meanwhile"
