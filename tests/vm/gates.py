@@ -4,10 +4,11 @@ read or written before somebody in the guest says so. And changes that the guest
 storage.py."""
 
 import os
+from pathlib import Path
 
 from backings import linear, loop, null_blk, remove_dm, remove_null_blk
 from common import case, check, equal, sh, wait_for
-from machine import Machine, host_sum, requests_of
+from machine import Machine, guest_sum, host_sum, requests_of
 
 MIB = 1 << 20
 
@@ -22,6 +23,11 @@ def filled(name, mib):
 def lun(guest, number):
     """What the VMM tells of a LUN of the one adapter."""
     return next(lun for lun in guest.control()("status")["adapters"][0]["luns"] if lun["lun"] == number)
+
+
+def gated(guest, number):
+    """Whether the gate of a LUN of the one adapter is closed."""
+    return "gated" in lun(guest, number)["flags"]
 
 
 def untouched(path, mib):
@@ -86,6 +92,31 @@ def mounted(guest, control):
         remove_null_blk("foreign")
 
 
+def another_returns(guest, control):
+    """S12: the path of a disk that was lost comes to name another disk. The VMM takes that for a return, and for no more."""
+    mib, link = 16, Path("/tmp/by-id")
+    with case("storage:S12-a-lost-disk-comes-back-as-another"):
+        other = filled("stranger", mib)
+        link.symlink_to(null_blk("vanishing", mib))
+        disk = guest.new_disk(control, 15, str(link))
+        guest.pattern_on(disk)
+        since = guest.log_length()
+        remove_null_blk("vanishing")
+        guest.logged(since, "LUN 15", "lost")
+        same = untouched(other, mib)
+        link.unlink()
+        link.symlink_to(other)
+        guest.logged(since, "LUN 15", "replace_dsk")
+        check(gated(guest, 15), "the gate is open")
+        refused(guest, disk)
+        same("in the place of a lost one")
+        accept(guest, disk, other, mib)
+        check(not gated(guest, 15), "the gate is still closed")
+        guest.remove_disk(control, 15, disk)
+        remove_null_blk("stranger")
+        link.unlink()
+
+
 def behind(name, uuid, device):
     """Puts a device behind a name; its path."""
     sh("dmsetup", "create", name, "--noudevsync", "--uuid", uuid, "--table", linear(device))
@@ -95,14 +126,15 @@ def behind(name, uuid, device):
 
 def while_off(initrd):
     """S12: a disk that is exchanged while its guest's VMM is off, behind the same path and LUN, is caught at the next
-    start, by what the state file remembers."""
+    start, by what the state file remembers: the disk that the guest last agreed to, over any number of starts, and
+    however the others came."""
     mib, number = 16, 40
     with case("storage:S12-exchange-while-the-VMM-is-off"):
-        own, other = filled("own", mib), filled("others", mib)
+        own, other, third = filled("own", mib), filled("others", mib), filled("third", mib)
         path = behind("exchanged", "AVIO-own", own)
         with Machine([f"path={path},lun={number}"], initrd) as guest:
             guest.ready()
-            check("gated" not in lun(guest, number)["flags"], "the gate is closed at the first start")
+            check(not gated(guest, number), "the gate is closed at the first start")
             told = guest.pattern_on(guest.disk_of(number))
         equal(host_sum(own), told, f"checksum on {own}")
         remove_dm("exchanged")
@@ -110,16 +142,33 @@ def while_off(initrd):
         kept, same = untouched(own, mib), untouched(other, mib)
         with Machine([f"path={path},lun={number}"], initrd) as guest:
             guest.ready()
-            check("gated" in lun(guest, number)["flags"], "the gate is open")
-            disk = guest.disk_of(number)
+            check(gated(guest, number), "the gate is open")
+            refused(guest, guest.disk_of(number))
+            equal(guest.control()("replace-lun", lun=number, disk={"path": third}), {"gated": True}, "the answer")
+        same("by a guest that knew another disk")
+        same, same_third = untouched(other, mib), untouched(third, mib)
+    with case("storage:S12-a-closed-gate-outlasts-the-VMM"):
+        with Machine([f"path={third},lun={number}"], initrd) as guest:
+            guest.ready()
+            control, disk = guest.control(), guest.disk_of(number)
+            check(gated(guest, number), "the gate is open to a disk that nobody has agreed to")
             refused(guest, disk)
-            same("by a guest that knew another disk")
-            accept(guest, disk, other, mib)
-            check("gated" not in lun(guest, number)["flags"], "the gate is still closed")
-            kept("after it was exchanged")
-        remove_dm("exchanged")
-        remove_null_blk("own")
-        remove_null_blk("others")
+            same_third("by a guest that knew another disk")
+            kept("while others were in its place")
+            original = behind("original", "AVIO-own", own)
+            equal(control("replace-lun", lun=number, disk={"path": original}), {"gated": False}, "the answer of the guest's own disk")
+            guest.do(f"until_is ONLINE told get_info State lun={number}")
+            equal(guest_sum(guest, guest.disk_of(number)), told, "checksum of the guest's own disk")
+            equal(control("replace-lun", lun=number, disk={"path": path}), {"gated": True}, "the answer of another disk")
+            guest.do(f"until_is REPLACED told get_info State lun={number}")
+            refused(guest, guest.disk_of(number))
+            same("when the guest's own disk was replaced")
+            accept(guest, guest.disk_of(number), other, mib)
+            check(not gated(guest, number), "the gate is still closed")
+        for name in ("exchanged", "original"):
+            remove_dm(name)
+        for name in ("own", "others", "third"):
+            remove_null_blk(name)
 
 
 def unheard(guest, control):

@@ -50,6 +50,30 @@ def stuck(guest, control):
         remove_null_blk("under")
 
 
+def removed_while_stuck(guest, control):
+    """A LUN whose backing hangs is not exchanged as long as it has a request. It can be taken away by force, and another
+    comes meanwhile. What it was asked ends with an error, but not before the backing lets go of the data."""
+    with case("storage:forced-removal-of-a-stuck-LUN"):
+        path, fresh = dm("given-up", linear(null_blk("under-given-up", 16))), null_blk("fresh", 16)
+        disk = guest.new_disk(control, 26, path)
+        guest.do(f"beside {guest.disk_of(0)}")
+        with standing_still("given-up"):
+            guest.in_background(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", "given-up")
+            guest.do(f"until stalled {disk}; do sleep 0.1; done")
+            control.refuses("replace-lun", "in flight", lun=26, disk={"path": fresh})
+            control("remove-lun", lun=26, force=True)
+            other = guest.new_disk(control, 27, fresh)
+            guest.do(f"verified {other} 16 1m")
+            equal(guest.do("cat /tmp/given-up 2>/dev/null; :"), "", "the end of a write that its backing still has")
+        guest.do("until [ -s /tmp/given-up ]; do sleep 0.1; done; grep -qvx 0 /tmp/given-up")
+        guest.gone(disk)
+        guest.do("end_beside")
+        guest.remove_disk(control, 27, other)
+        remove_dm("given-up")
+        for name in ("under-given-up", "fresh"):
+            remove_null_blk(name)
+
+
 def failed_flush(guest, control):
     """A flush that the backing fails is an error for the program that asked for it, and the next is as good as its
     backing."""

@@ -75,6 +75,12 @@ def host_sum(device, offset=1 << 20, length=1 << 20):
     return sh("sh", "-c", f"{dd} | sha256sum").split()[0]
 
 
+def guest_sum(guest, disk, offset=1 << 20, length=1 << 20):
+    """Checksum of a piece of a disk, as a guest sees it."""
+    dd = f"dd if=/dev/{disk} bs=64k iflag=direct skip={offset >> 16} count={length >> 16} 2>/dev/null"
+    return guest.do(f"{dd} | sha256sum").split()[0]
+
+
 def requests_of(device):
     """Reads and writes that a device has carried out."""
     words = Path(f"/sys/class/block/{Path(device).name}/stat").read_text(encoding="ascii").split()

@@ -37,7 +37,8 @@ def volume(guest, control):
 
 
 def lost_and_back(guest, control):
-    """A backing that vanishes is told to the guest with no I/O needed, and so is its return."""
+    """A backing that vanishes is told to the guest with no I/O needed, and so is its return, whether or not the VMM is told to
+    look for it."""
 
     def scsi_again():
         Path(f"/sys/class/scsi_host/{place.parent.parent.name}/scan").write_text("- - -", encoding="ascii")
@@ -47,31 +48,38 @@ def lost_and_back(guest, control):
     with case("storage:S2-loss-and-return"):
         modprobe("scsi_debug", "dev_size_mb=16", "delay=0")
         place, path = scsi_disk()
-        loss(guest, control, path, lambda: (place / "delete").write_text("1", encoding="ascii"), scsi_again)
+        loss(guest, control, path, lambda: write(place / "delete", 1), scsi_again)
     with case("storage:S2-loss-and-return-over-nvme-tcp"):
         path = nvme_tcp(null_blk("remote", 16))
-        loss(guest, control, path, nvme_disconnect, nvme_connect)
+        loss(guest, control, path, nvme_disconnect, nvme_connect, rescan=True)
         nvme_disconnect()
 
 
-def loss(guest, control, path, lose, again):
-    """One disk is lost, and comes again, by another path perhaps, which `again` tells."""
+def loss(guest, control, path, lose, again, rescan=False):
+    """One disk is lost, and comes again, by another path perhaps, which `again` tells. A program has it open all the while."""
     link = Path("/tmp/by-id")
     link.symlink_to(path)
     disk = guest.new_disk(control, 15, str(link))
-    guest.do(f"leave_pattern {disk}")
+    guest.do(f"leave_pattern {disk}; rm -f /tmp/returned /tmp/kept-open")
+    read = "until [ -e /tmp/returned ]; do sleep 0.1; done; dd bs=64k skip=16 count=16 | cmp - /tmp/pattern"
+    guest.in_background(f"({read}) </dev/{disk}", "kept-open")
     since = guest.log_length()
     lose()
     guest.logged(since, "LUN 15", "lost")
+    guest.do(f"until_is LOST told get_info State lun=/dev/{disk}")
     guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct")
     since = guest.log_length()
     # The VMM has the old device open, so that its name may be taken; here we are udev.
     fresh = again()
     link.unlink()
     link.symlink_to(fresh)
-    control("rescan-lun", lun=15)
+    if rescan:
+        control("rescan-lun", lun=15)
     guest.logged(since, "LUN 15", "back")
+    guest.do(f"until_is ONLINE told get_info State lun=/dev/{disk}")
     guest.do(f"dd if=/dev/{disk} bs=64k skip=16 count=16 iflag=direct | cmp - /tmp/pattern")
+    guest.do("echo 3 >/proc/sys/vm/drop_caches; touch /tmp/returned; until [ -s /tmp/kept-open ]; do sleep 0.1; done")
+    equal(guest.do("cat /tmp/kept-open").strip(), "0", "exit code of who kept the disk open")
     guest.remove_disk(control, 15, disk)
     link.unlink()
 

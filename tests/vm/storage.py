@@ -8,14 +8,20 @@ import os
 import sys
 import time
 
+from access import read_only, shared
 from backings import loop, null_blk, remove_null_blk
+from changing import other_limits
 from common import case, check, equal, finish, insert, module_users, remove, sh, wait_for
-from gates import mounted, unheard, while_off
-from hanging import aborted, added_while_stuck, failed_flush, stuck
+from gates import another_returns, mounted, unheard, while_off
+from hanging import aborted, added_while_stuck, failed_flush, removed_while_stuck, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
+from limits import limited_bytes, over_a_reset
 from machine import Machine, host_sum, requests_of
+from managed import managed
+from power import power_cut
 from real_disks import lost_and_back, scsi, volume
-from watching import debugfs, polling
+from sizes import large
+from watching import both_sides, debugfs, polling
 
 INITRD, BRIEF = sys.argv[1], sys.argv[2:] == ["brief"]
 
@@ -31,7 +37,7 @@ def hot_add(guest, control):
         guest.do("end_beside")
     with case("storage:add-and-remove-again-and-again-under-load"):
         guest.do(f"beside {guest.disk_of(0)}")
-        for _ in range(10):
+        for _ in range(4 if BRIEF else 10):
             guest.remove_disk(control, 7, disk)
             disk = guest.new_disk(control, 7, path)
             guest.do(f"dd if=/dev/{disk} of=/dev/null bs=64k count=4 iflag=direct")
@@ -103,7 +109,7 @@ def gate(guest, control):
         guest.refuses(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 conv=fsync")
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
     with case("storage:S12-gate-survives-a-reboot-under-load"):
-        kept = guest.pattern_on(guest.disk_of(0))
+        kept, same = guest.pattern_on(guest.disk_of(0)), over_a_reset(guest, control)
         guest.do(f"beside {guest.disk_of(1)}; sleep 1")
         guest.last_word("reboot -f")
         wait_for(lambda: guest.starts() == 2, 90, "the guest's second start")
@@ -114,6 +120,8 @@ def gate(guest, control):
             what()
             guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
             equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
+    with case("storage:disks-and-limits-outlast-a-reset"):
+        same()
     with case("storage:replace_dsk-opens-the-gate"):
         guest.do(f"gvsdmgr -f replace_dsk -D /dev/gvsd0 -q lun=/dev/{disk}")
         told = guest.pattern_on(disk)
@@ -160,7 +168,7 @@ def limits(guest, control):
         # A request waits for several times as long as it may take.
         control("set-limits", lun=13, limits={"iops": 3, "iops-burst": 1})
         guest.do(f"echo 1000 >/sys/block/{slow}/queue/io_timeout")
-        load = f"fio --name=w --filename=/dev/{slow} --rw=randwrite --bs=4k --size=128k --iodepth=16 --direct=1 --ioengine=libaio --output=/tmp/w"
+        load = f"fio --name=w --filename=/dev/{slow} --rw=randwrite --bs=4k --size=64k --iodepth=16 --direct=1 --ioengine=libaio --output=/tmp/w"
         guest.do(load, 120)
         told = json.loads(guest.do(f"gvsdmgr --json get_stat -D /dev/gvsd0 -q lun=/dev/{slow}"))[0]
         check(told["timeouts"] > 0, f"no time ran out: {told}")
@@ -195,14 +203,16 @@ def main():
         guest.ready()
         control = guest.control()
     if BRIEF:
-        steps = [hot_add, hot_remove, gate, failed_flush, aborted, stuck, added_while_stuck, quiesced]
+        steps = [hot_add, hot_remove, gate, failed_flush, aborted, stuck, removed_while_stuck, added_while_stuck, quiesced]
     else:
-        steps = [hot_add, hot_remove, resize, gate, mounted, unheard, ranges, limits, debugfs, polling, failed_flush, aborted, stuck]
+        steps = [hot_add, hot_remove, resize, other_limits, gate, managed, mounted, another_returns, unheard, ranges, large, read_only]
+        steps += [limits, limited_bytes, debugfs, both_sides, polling, failed_flush, power_cut, aborted, stuck, removed_while_stuck]
         steps += [added_while_stuck, volume, lost_and_back, scsi, quiesced]
     for step in steps:
         step(guest, control)
     unbound(guest)
     if not BRIEF:
+        shared(guest, control, INITRD)
         udev_rules(guest, control)
         kexec(guest, control, INITRD)
     with case("storage:guest-ends"):

@@ -3,10 +3,12 @@
 storage.py."""
 
 import contextlib
+import json
 import os
 import re
 from pathlib import Path
 
+from backings import dm, null_blk, remove_dm, remove_null_blk
 from common import BIN, COUNTERS, case, check, equal, sh, wait_for
 from machine import SOCKET
 
@@ -19,9 +21,9 @@ def shown(line):
     return {name: int(value) if value.isdigit() else value for name, value in values.items()}
 
 
-def sampled(lun):
-    """Requests of a LUN whose time was taken."""
-    classes = shown(lun).get("latency_us", "")
+def sampled(line):
+    """Requests of a LUN or of the adapter whose time was taken."""
+    classes = shown(line).get("latency_us", "")
     return sum(int(count) for count in re.findall(r":(\d+)", classes))
 
 
@@ -38,8 +40,40 @@ def debugfs(guest, control):
         equal((after["in_flight"], after["held_back"], after["throttled"]), (0, 0, 0), "requests that wait")
         equal(after["sectors"], 64 << 11, "capacity")
         check(sampled("lun1") > taken, f"no request's time was taken: {after}")
+        check(sampled("adapter") >= sampled("lun1"), f"the adapter's latency lacks its LUNs': {shown('adapter')}")
         lun = next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 1)
         equal((lun["reads"], lun["writes"]), (after["reads"], after["writes"]), "reads and writes by the control socket")
+
+
+def both_sides(guest, control):
+    """The guest and the host count the same: of a LUN, by debugfs, the control socket and gvsdmgr, and of the adapter."""
+    with case("storage:both-sides-count-the-same"):
+        half = 8 << 11
+        disk = guest.new_disk(control, 21, dm("half", f"0 {half} linear {null_blk('whole', 16)} 0", f"{half} {half} error"))
+        # Whoever looks for what is on a new disk has looked.
+        guest.do(f"cat /sys/block/{disk}/size; sleep 0.5; gvsdmgr clear_stat -D /dev/gvsd0 && gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/{disk}")
+        before, all_before = shown("lun21"), shown("adapter")
+        guest.do(f"dd if=/dev/zero of=/dev/{disk} bs=8k count=5 oflag=direct && dd if=/dev/{disk} of=/dev/null bs=4k count=7 iflag=direct")
+        guest.do(f"for n in 1 2 3; do ! dd if=/dev/{disk} of=/dev/null bs=4k skip={half // 8 + 1} count=1 iflag=direct || exit 1; done; sync /dev/{disk}")
+        after, all_after = shown("lun21"), shown("adapter")
+        whole = json.loads(guest.do("gvsdmgr --json get_stat -D /dev/gvsd0"))
+        told = json.loads(guest.do(f"gvsdmgr --json get_stat -D /dev/gvsd0 -q lun=/dev/{disk}"))[0]
+        socket = next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 21)
+        names = ("reads", "read_bytes", "writes", "write_bytes")
+        equal({name: told[name] for name in names}, {"reads": 10, "read_bytes": 7 << 12, "writes": 5, "write_bytes": 5 << 13}, "what the guest counted")
+        host = {name: after[name] - before[name] for name in names}
+        # What failed was answered, but not carried out.
+        equal({**host, "reads": host["reads"] + 3}, {name: told[name] for name in names}, "what the host counted, and the guest")
+        equal({name: socket[name.replace("_", "-")] for name in names}, {name: after[name] for name in names}, "what the control socket tells, and debugfs")
+        equal(told["errors"], {"io_error": 3}, "errors in the guest")
+        equal(after["status_io_error"] - before.get("status_io_error", 0), 3, "errors on the host")
+        equal(sum(told["latency_us"].values()), 15 + told["flushes"], "requests whose time the guest took")
+        adapter = whole["adapter"]
+        equal(adapter["interrupts"] + adapter["interrupts_coalesced"], adapter["completions"], "interrupts and completions")
+        equal(adapter["doorbells"], all_after["doorbells"] - all_before["doorbells"], "doorbells that were rung, and that came")
+        guest.remove_disk(control, 21, disk)
+        remove_dm("half")
+        remove_null_blk("whole")
 
 
 @contextlib.contextmanager
