@@ -60,8 +60,7 @@ def own_tree(tree):
         raise Problem(f"KDIR={tree} was configured without CONFIG_RUST=y; the modules are Rust and need it")
     programs, arguments = ["rustc", "bindgen", "gcc"], []
     if config.get("CONFIG_CC_IS_CLANG") == "y":
-        suffix = re.search(r"-\d+$", os.environ.get("CC", ""))
-        suffix = suffix.group() if suffix else ""
+        suffix = clang_suffix(config)
         programs[2:] = [f"clang{suffix}", f"ld.lld{suffix}"]
         arguments.append(f"LLVM={suffix or 1}")
     missing = lacking(tree, config) + [f"{name} is not on the PATH" for name in programs if not shutil.which(name)]
@@ -73,6 +72,22 @@ def own_tree(tree):
     if missing:
         raise Problem("the modules cannot be built for this kernel:\n  " + "\n  ".join(missing))
     return tree, arguments
+
+
+def clang_suffix(config):
+    """What follows the names of clang and its tools, as in clang-19: as $CC has it; else the number of the version that
+    built the tree, if only that name has it."""
+    named = re.search(r"-\d+$", os.environ.get("CC", ""))
+    if named:
+        return named.group()
+    version = int(config.get("CONFIG_CLANG_VERSION", 0)) // 10000
+    if not shutil.which(f"clang-{version}"):
+        return ""
+    if shutil.which("clang"):
+        said = subprocess.run(["clang", "--version"], check=False, capture_output=True, text=True).stdout
+        if re.search(rf"version {version}\.", said):
+            return ""
+    return f"-{version}"
 
 
 def lacking(tree, config):

@@ -25,6 +25,8 @@ HOST_PACKAGES = {
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 USER_PACKAGES = {"newuidmap": "uidmap"}
+# Where the kernel tells what it can do for VMs.
+CPUINFO, KVM, KERNEL_MODULES = Path("/proc/cpuinfo"), Path("/dev/kvm"), Path("/sys/module")
 
 
 class Problem(Exception):
@@ -65,11 +67,15 @@ class Step:
 
     def progress(self, done=None, total=0, unit="", every=15):
         """Say that `done` of `total` are finished and, judged by the pace so far, what is left; without numbers, say
-        how long it has taken."""
+        how long it has taken. `done` may be a function, which is called when its number is needed."""
         now = time.monotonic()
+        due = now - self.last >= every
+        if not due and (done is None or self.first):
+            return
+        done = done() if callable(done) else done
         if self.first is None and done is not None:
             self.first = (now, done)
-        if now - self.last < every:
+        if not due:
             return
         self.last = now
         text = f"  {self.name}: {minutes(now - self.start)}"
@@ -150,22 +156,27 @@ def ensure_packages(wanted=None):
 
 
 def accelerator():
-    """'kvm' or 'tcg', and why. A /dev/kvm alone proves nothing: some machines have one that cannot run a kernel."""
+    """'kvm' or 'tcg', and why. A /dev/kvm alone proves nothing: some machines have one that cannot run a kernel. And a test
+    VM runs guests of its own, for which KVM has to pass the processor's virtualization on."""
     forced = os.environ.get("AVIO_ACCEL")
     if forced:
         if forced not in ("kvm", "tcg"):
             raise Problem(f"AVIO_ACCEL is '{forced}'; it must be kvm or tcg")
         return forced, "AVIO_ACCEL says so"
     flags = set()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+    for line in CPUINFO.read_text(encoding="utf-8").splitlines():
         if line.startswith("flags"):
             flags = set(line.split())
             break
     if not flags & {"vmx", "svm"}:
         return "tcg", "the processor shows neither vmx nor svm"
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg", "/dev/kvm is missing or not ours to open"
-    return "kvm", "vmx or svm, and /dev/kvm"
+    name = "kvm_intel" if "vmx" in flags else "kvm_amd"
+    nested = KERNEL_MODULES / name / "parameters" / "nested"
+    if not nested.is_file() or nested.read_text(encoding="ascii").strip() not in ("1", "Y"):
+        return "tcg", f"the tests need VMs in VMs, and {nested} does not say 1; loading {name} with nested=1 makes it so"
+    return "kvm", "vmx or svm, /dev/kvm, and VMs in VMs"
 
 
 def main(function):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-"""Packs the initramfs of a test guest: busybox, the programs named with every library that they load, our guest driver,
-and the scripts of tests/vm/guest. A cpio archive in the kernel's `newc` format, uncompressed: unpacking is dear where
-the processor is emulated."""
+"""Packs the initramfs of a test guest: busybox, the programs named with every library that they load (or a stand-in for
+it), our guest driver, and the scripts of tests/vm/guest. A cpio archive in the kernel's `newc` format, uncompressed:
+unpacking is dear where the processor is emulated."""
 
 import os
 import stat
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import build
 import root
+import stub_libraries
 from host import BUILD, CHECKOUT
 
 PROGRAMS = ["/usr/sbin/mkfs.ext4", "/usr/sbin/e2fsck", "/usr/sbin/sfdisk"]
+FIO = "/usr/bin/fio"
 OWN = [build.BIN / "gvsdmgr"]
 RULES = CHECKOUT / "guest" / "60-avio.rules"
 GUEST = CHECKOUT / "tests" / "vm" / "guest"
@@ -57,11 +59,12 @@ class Cpio:
 
 
 def closure(programs):
-    """Each program and library that a set of programs loads, as a path in the toolchain root."""
+    """Each program and library that a set of programs loads, as a path in the toolchain root. Libraries with stand-ins, and
+    what only those load, are none of them."""
     found = set(programs)
-    for line in root.output(["ldd", *programs]).splitlines():
+    for line in root.output(["ldd", *programs], env={"LD_LIBRARY_PATH": stub_libraries.FOLDER}).splitlines():
         words = [word for word in line.split() if word.startswith("/") and not word.endswith(":")]
-        found.update(words[:1])
+        found.update(word for word in words[:1] if not Path(word).is_relative_to(stub_libraries.FOLDER))
     return sorted(found)
 
 
@@ -78,6 +81,8 @@ def make(name, flavour, programs=()):
         cpio.add("bin/busybox", (tree / "usr/bin/busybox").read_bytes(), 0o755)
         for path in OWN:
             cpio.add(f"bin/{path.name}", path.read_bytes(), 0o755)
+        for name in stub_libraries.make(FIO) if FIO in programs else ():
+            cpio.add(f"lib/{name}", stub_libraries.STUB.read_bytes(), 0o755)
         for path in closure([*PROGRAMS, *programs, *map(str, OWN)]):
             if path in map(str, OWN):
                 continue

@@ -149,7 +149,8 @@ class Kernel:
                 (self.path / ".configured").touch()
         with Step(f"Test kernel ({self.flavour}): compiling") as step:
             expected = expected_steps(self.flavour)
-            tick = lambda: step.progress(finished_steps(self.path), expected, "build steps")
+            done = functools.partial(finished_steps, self.path)
+            tick = lambda: step.progress(done, expected, "build steps")
             self.make(self.path, "bzImage", "modules", tick=tick)
         record_steps(self.flavour, finished_steps(self.path))
         with Step(f"Test kernel ({self.flavour}): installing its modules"):

@@ -3,8 +3,8 @@
 
 Groups: `user` (cargo tests, Loom), `module` (KUnit by insmod, the hostile driver), `stack` (guests in our VMM on the
 test kernel), `storage` and `kinds` (LUNs that change, and what may be behind them), `faults` (the kernel and devices
-fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host` (module and stack in one VM), `guest` and `luns`
-(stack and storage with such a guest), `faults`."""
+fail). With `--flavour debug`, under KASAN, lockdep and kmemleak: `host` (module, stack and faults in one VM), `guest` and
+`luns` (stack and storage with such a guest)."""
 
 import argparse
 import functools
@@ -23,10 +23,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import build
+import check
 import host
 import initramfs
 import own_trees
 import root
+import setup
 import vm
 from host import BUILD, CHECKOUT, Problem, minutes, say
 
@@ -142,12 +144,26 @@ def claimed(report):
     report.add("pass" if left == wanted else "fail", "runner:checkouts-keep-apart", time.monotonic() - start, f"left are {left}")
 
 
+def licences(report):
+    """Each file says its licence: `make check` has that too, but a file is soon forgotten."""
+    start, status, detail = time.monotonic(), "pass", ""
+    try:
+        check.licences()
+    except Problem as problem:
+        status, detail = "fail", str(problem)
+    except (OSError, subprocess.CalledProcessError) as error:
+        status, detail = "skip", f"git does not list the files: {error}"
+    report.add(status, "runner:licences", time.monotonic() - start, detail)
+
+
 def user(report):
-    """cargo test for the workspace, and the Loom models; and that nothing outlives us."""
+    """cargo test for the workspace, and the Loom models; set-up, licences, and that nothing outlives us."""
     root.ensure()
     killed(report)
     claimed(report)
     own_trees.refusals(report)
+    setup.clauses(report)
+    licences(report)
     cargo(report, "user-space tests", ["--workspace"], build.cargo_env())
     if (CHECKOUT / "rust/avio_core/tests/loom.rs").exists():
         env = build.cargo_env("cargo-target-loom", RUSTFLAGS="--cfg loom")
@@ -175,61 +191,71 @@ def in_vm(report, name, lines, flavour, **options):
     report.add("fail" if failure else "pass", f"{name}:clean kernel log", result.seconds, f"{failure}; see {result.log}")
 
 
-MODULE = ["/avio/tests/vm/module.py"]
+# KVM does not look for work for a while before it lets an idle guest's processor sleep: others have use for it.
+NO_POLLING = "kvm.halt_poll_ns=0"
+GUEST_PROGRAMS = ["/usr/bin/fio", "/usr/sbin/blkdiscard"]
+# What else the guests of the `storage` group run.
+STORAGE_PROGRAMS = ("/usr/sbin/kexec", "/usr/bin/udevadm")
+MODULE, FAULTS = ["/avio/tests/vm/module.py"], ["/avio/tests/vm/faults.py"]
 
 
-def faults(flavour):
+def faults(report):
     """The kernel and the devices fail."""
-
-    def run(report):
-        built(flavour)
-        in_vm(report, "faults", ["/avio/tests/vm/faults.py"], flavour, guests=False, append=["kunit.autorun=0"], timeout=900)
-
-    return run
+    built("normal")
+    in_vm(report, "faults", FAULTS, "normal", guests=False, append=["kunit.autorun=0"], timeout=900)
 
 
 @functools.cache
 def build_once(flavour):
-    """Modules for this flavour of kernel and all programs; the initramfs of guests with such a kernel, as a VM sees it."""
+    """Modules for this flavour of kernel and all programs."""
     build.modules(flavour)
     build.hostile()
     build.userspace()
-    return "/avio/" + str(initramfs.make("guest", flavour, ["/usr/bin/fio", "/usr/sbin/blkdiscard", "/usr/sbin/kexec", "/usr/bin/udevadm"]).relative_to(CHECKOUT))
 
 
 def built(flavour):
-    """See that it is done, by one group while the others wait; what it returns."""
+    """See that it is done, by one group while the others wait."""
     with BUILDING:
-        return build_once(flavour)
+        build_once(flavour)
 
 
-def module(flavour):
+@functools.cache
+def pack_once(name, flavour, programs):
+    """The initramfs of guests with such a kernel and such programs beside the usual ones, as a VM sees it."""
+    return "/avio/" + str(initramfs.make(name, flavour, [*GUEST_PROGRAMS, *programs]).relative_to(CHECKOUT))
+
+
+def packed(flavour, name="guest", programs=()):
+    """The same, by one group while the others wait; what goes into it is built."""
+    built(flavour)
+    with BUILDING:
+        return pack_once(name, flavour, programs)
+
+
+def module(report):
     """KUnit and the hostile driver."""
-
-    def run(report):
-        built(flavour)
-        in_vm(report, "module", MODULE, flavour, guests=False, timeout=900)
-        with BUILDING:
-            own_trees.builds(report)
-
-    return run
+    built("normal")
+    in_vm(report, "module", MODULE, "normal", guests=False, timeout=900)
+    with BUILDING:
+        own_trees.builds(report)
 
 
 def stack(report):
     """Guests on the whole stack."""
-    line = ["/avio/tests/vm/stack.py", built("normal")]
-    in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0"], timeout=1200)
+    line = ["/avio/tests/vm/stack.py", packed("normal")]
+    in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0", NO_POLLING], timeout=1200)
 
 
-def on_the_stack(script, name=None, guest="normal", brief=False, qemu=lambda: ()):
-    """A guest with such a kernel on the whole stack, told by a script of tests/vm what to do, on a normal machine that QEMU
-    gets such options for."""
+def on_the_stack(script, name=None, guest="normal", brief=False, qemu=lambda: (), programs=()):
+    """A guest with such a kernel and such programs on the whole stack, told by a script of tests/vm what to do, on a normal
+    machine that QEMU gets such options for."""
 
     def run(report):
         built("normal")
-        line = [f"/avio/tests/vm/{script}.py", built(guest), *(["brief"] if brief else [])]
-        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0"], "timeout": 1200, "qemu": qemu()}
-        in_vm(report, name or script, line, "normal", **options)
+        initrd = packed(guest, script if programs else "guest", programs)
+        line = [f"/avio/tests/vm/{script}.py", initrd, *(["brief"] if brief else [])]
+        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0", NO_POLLING], "timeout": 1200}
+        in_vm(report, name or script, line, "normal", qemu=qemu(), **options)
 
     return run
 
@@ -246,9 +272,9 @@ def nvme():
 def debug_host(report):
     """Everything of the host's side in one VM, for a debug kernel boots slowly."""
     built("debug")
-    lines = [*MODULE, "--", "/avio/tests/vm/stack.py", built("normal"), "brief"]
+    lines = [*MODULE, "--", "/avio/tests/vm/stack.py", packed("normal"), "brief", "--", *FAULTS]
     # Its guests are few, and make do with a processor less.
-    in_vm(report, "host", lines, "debug", guests=False, memory="4G", timeout=2400)
+    in_vm(report, "host", lines, "debug", guests=False, memory="2G", append=[NO_POLLING], timeout=2400)
 
 
 def machines_at_once(flavour):
@@ -271,17 +297,16 @@ def main():
     groups = {
         "normal": {
             "user": ("user space", user),
-            "storage": ("LUNs that change under load", on_the_stack("storage")),
+            "storage": ("LUNs that change under load", on_the_stack("storage", programs=STORAGE_PROGRAMS)),
             "kinds": ("kinds of backings, many LUNs", on_the_stack("kinds", qemu=nvme)),
             "stack": ("whole stack", stack),
-            "module": ("module: KUnit and hostile driver", module("normal")),
-            "faults": ("faults of the kernel and of devices", faults("normal")),
+            "module": ("module: KUnit and hostile driver", module),
+            "faults": ("faults of the kernel and of devices", faults),
         },
         "debug": {
-            "host": ("debug host: KUnit, hostile driver, whole stack", debug_host),
+            "host": ("debug host: KUnit, hostile driver, whole stack, faults", debug_host),
             "guest": ("debug guest on a normal host", on_the_stack("stack", "guest", "debug", brief=True)),
             "luns": ("debug guest whose LUNs change under load", on_the_stack("storage", "luns", "debug", brief=True)),
-            "faults": ("faults of the kernel and of devices", faults("debug")),
         },
     }[args.flavour]
     unknown = set(args.only or []) - set(groups)

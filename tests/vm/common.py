@@ -249,7 +249,7 @@ class Shell(Guest):
     def __init__(self, disks, initrd, wanted=None, **options):
         append = f"avio_disks={len(disks) if wanted is None else wanted} {options.pop('append', '')}"
         super().__init__("shell", disks, initrd, append=append, **options)
-        self.asked = 0
+        self.asked, self.asked_at = 0, {}
 
     def ready(self, seconds=60):
         """Wait until it listens."""
@@ -259,22 +259,23 @@ class Shell(Guest):
     def begin(self, command):
         """Begin a command; its number for `answer`."""
         self.asked += 1
+        self.asked_at[self.asked] = len(self.lines)
         self.process.stdin.write(f"{self.asked} {command}\n".encode())
         self.process.stdin.flush()
         return self.asked
 
     def answer(self, number, seconds=60):
         """Wait for a command's end; its exit code and what it printed."""
-        mark = f"GUEST-ANSWER {number} "
+        mark, since = f"GUEST-ANSWER {number} ", self.asked_at.pop(number)
         whole = re.compile(mark + r"(\d+)\.")
 
         def found():
-            return next(filter(None, (whole.search(line) for line in self.lines if mark in line)), None)
+            return next(filter(None, (whole.search(line) for line in self.lines[since:] if mark in line)), None)
 
         wait_for(lambda: found() or self.process.poll() is not None, seconds, f"answer {number}; last words: {self.tail()}")
         check(found(), f"the guest ended before its answer: {self.tail()}")
         said = f"GUEST-SAYS {number} "
-        text = "\n".join(line[len(said) :] for line in self.lines if line.startswith(said))
+        text = "\n".join(line[len(said) :] for line in self.lines[since:] if line.startswith(said))
         return int(found()[1]), text
 
     def try_to(self, command, seconds=60):

@@ -109,7 +109,7 @@ def crash_dump(initrd):
         # LUNs that no guest has known before, for those are gated.
         disks = [f"path={boot},lun=30,readonly", f"path={dump},lun=31", f"path={null_blk('busy')},lun=32"]
         last_words = "so ends this kernel"
-        with Machine(disks, initrd, cpus=2, memory=768, append="crashkernel=256M") as guest:
+        with Machine(disks, initrd, cpus=2, memory=384, append="crashkernel=128M") as guest:
             guest.ready()
             line = "$(sed 's/crashkernel=[^ ]*//; s/avio_task=[^ ]*/avio_task=dump avio_lun=31 nr_cpus=1/' /proc/cmdline)"
             load = f"/usr/sbin/kexec -s -p /mnt/kernel --initrd=/mnt/initrd --append=\"{line}\""
@@ -118,7 +118,7 @@ def crash_dump(initrd):
             guest.last_word("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger")
             guest.wait(180)
             length = int(guest.value("dumped") or 0)
-        check(length > 384 << 20, f"{length} bytes were dumped")
+        check(length > 192 << 20, f"{length} bytes were dumped")
         with open(dump, "rb") as file:
             core = file.read(length)
         equal((core[:4], core[16]), (b"\x7fELF", 4), "the dump's file format, and its kind (a core)")

@@ -262,6 +262,7 @@ def main():
         refusals("/dev/ram0")
     with case("stack:module-remove"):
         remove()
+        sh("rmmod", "null_blk", "brd")
     finish()
 
 
