@@ -4,7 +4,6 @@
 //! limits goes on waiting. Others stop one queue and start it anew, while the others go on.
 
 use crate::calls::Refusal;
-use crate::lun::heed;
 use crate::state::{Running, State};
 use avio_abi::ioctl::{SetupError, Task};
 use avio_abi::pci::task;
@@ -23,10 +22,7 @@ impl State {
         call.in_flight = match call.kind {
             task::ABORT => self.abort(call)?,
             task::LUN_RESET => {
-                let disk = &self.lun(call.lun)?.disk;
-                if self.tells_changes() {
-                    disk.change(heed::ATTENTION, 0);
-                }
+                self.lun(call.lun)?;
                 self.abort_lun(call.lun)
             }
             task::OPEN_GATE => {
