@@ -277,12 +277,11 @@ def debug_host(report):
     in_vm(report, "host", lines, "debug", guests=False, memory="2G", append=[NO_POLLING], timeout=2400)
 
 
-def machines_at_once(flavour):
-    """How many VMs run beside each other. They wait a good part of their time, for guests to boot and for time-outs; but a
-    debug kernel has its processors busy: two of them on two processors took longer than one after the other."""
+def machines_at_once():
+    """How many VMs run beside each other. They wait a good part of their time, for guests to boot and for time-outs."""
     available = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     enough = os.cpu_count() > 1 and int(available[1]) > 12 << 20
-    return 2 if flavour == "normal" and enough else 1
+    return 2 if enough else 1
 
 
 def main():
@@ -316,7 +315,7 @@ def main():
     wanted = {key: group for key, group in groups.items() if not args.only or key in args.only}
     if "user" in wanted:
         timed(report, *wanted.pop("user"))
-    pool = ThreadPoolExecutor(machines_at_once(args.flavour))
+    pool = ThreadPoolExecutor(machines_at_once())
     try:
         # As a list, for what went wrong in a thread comes out with its result.
         list(pool.map(lambda group: timed(report, *group), wanted.values()))
