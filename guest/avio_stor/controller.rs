@@ -26,6 +26,9 @@ pub(crate) const RECOVER: u64 = 1;
 const MOST_RESETS: u32 = 5;
 const CALM: Delta = Delta::from_secs(600);
 
+/// Between two looks at LUNs while somebody else changes the limits of a disk.
+const LATE: Delta = Delta::from_millis(100);
+
 /// The resets of late.
 struct Resets {
     count: u32,
@@ -220,6 +223,9 @@ impl WorkItem<SCAN> for Controller {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        if this.luns.is_late() {
+            fsleep(LATE);
+        }
         this.luns.scan();
     }
 }

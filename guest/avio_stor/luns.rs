@@ -19,7 +19,7 @@ use crate::usage::{OpenLun, Usage};
 use avio_abi::stor::{lun_flags, LunInfo};
 use avio_abi::SECTOR_SIZE;
 use avio_sys::guest::blkmq::TagSet;
-use avio_sys::guest::disk::{Disk, Limits};
+use avio_sys::guest::disk::Disk;
 use avio_sys::guest::index::{Index, Kind};
 use avio_sys::guest::no_io::NoIo;
 use kernel::device;
@@ -27,13 +27,8 @@ use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::str::CStr;
 use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{Arc, Mutex};
-use kernel::time::delay::fsleep;
-use kernel::time::Delta;
-
-/// How often limits are tried to be changed while somebody else does so, and the time between.
-const LIMITS_TRIES: u32 = 10;
-const LIMITS_PAUSE: Delta = Delta::from_millis(10);
 
 pub(crate) type LunDisk = Disk<Queue, OpenLun>;
 
@@ -58,6 +53,8 @@ pub(crate) struct Luns {
     usage: Arc<Usage>,
     signals: Arc<Signals>,
     features: u64,
+    /// Whether a disk is yet to get other limits.
+    late: Atomic<u32>,
     #[pin]
     slots: Mutex<Slots>,
     /// Disks that are being removed, and some that were.
@@ -87,6 +84,7 @@ impl Luns {
             usage,
             signals,
             features,
+            late: Atomic::new(0),
             slots <- new_mutex!(slots, "avio_stor_slots"),
             leaving <- new_mutex!(KVec::new(), "avio_stor_leaving"),
         }))
@@ -99,6 +97,7 @@ impl Luns {
         }
         // A reset of the adapter, for which all I/O waits, waits for this.
         let _no_io = NoIo::new();
+        self.late.store(0, Relaxed);
         let mut slots = self.slots.lock();
         for (lun, slot) in (0..u16::MAX).zip(slots.iter_mut()) {
             match read(&self.registers, lun) {
@@ -111,6 +110,15 @@ impl Luns {
                 }
             }
         }
+        drop(slots);
+        if self.is_late() {
+            self.signals.scan();
+        }
+    }
+
+    /// Whether a disk is yet to get other limits, so that the next look may wait a little.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.load(Relaxed) != 0
     }
 
     /// Removes all disks, in good order, and never adds one again.
@@ -143,7 +151,10 @@ impl Luns {
             return;
         };
         if let Some(known @ Known { old: None, .. }) = slot {
-            if known.info == info || self.update(lun, known, &info) {
+            if known.info == info {
+                return;
+            }
+            if let Some(info) = self.update(lun, known, &info) {
                 known.info = info;
                 return;
             }
@@ -174,10 +185,10 @@ impl Luns {
         *slot = Some(Known { info, disk, old });
     }
 
-    /// What needs no new disk; false if the change is another one.
-    fn update(&self, lun: u16, known: &Known, new: &LunInfo) -> bool {
+    /// What needs no new disk: what is then true of the LUN's. None if the change is another one.
+    fn update(&self, lun: u16, known: &Known, new: &LunInfo) -> Option<LunInfo> {
         let (Some(disk), old) = (&known.disk, &known.info) else {
-            return false;
+            return None;
         };
         let (gated, changed) = (lun_flags::GATED, old.flags ^ new.flags);
         // All that differs is `changes`: without a name of its own, this may be another LUN.
@@ -187,19 +198,31 @@ impl Luns {
             ..*new
         };
         let another = unnamed && unchanged == *old;
-        let (Ok(before), Ok(after)) = (limits(old, self.features), limits(new, self.features))
-        else {
-            return false;
-        };
+        let before = limits(old, self.features).ok()?;
+        let after = limits(new, self.features).ok()?;
         if another
             || old.serial != new.serial
             || old.wwn != new.wwn
             || changed & new.flags & gated != 0
             || !before.becomes(&after)
-            || before != after && !self.set_limits(lun, disk, &after)
         {
-            return false;
+            return None;
         }
+        let now = match disk.set_limits(&before, &after) {
+            Ok(()) => *new,
+            // Who changes them may wait for requests, and those for a backing that hangs.
+            Err(EAGAIN) => {
+                self.late.store(1, Relaxed);
+                let told = lun_flags::LOST | gated;
+                LunInfo {
+                    sectors: new.sectors,
+                    changes: new.changes,
+                    flags: old.flags & !told | new.flags & told,
+                    ..*old
+                }
+            }
+            Err(_) => return None,
+        };
         if old.sectors != new.sectors {
             dev_info!(
                 self.device,
@@ -224,29 +247,7 @@ impl Luns {
             self.usage.set_gated(lun, false);
             disk.rescan();
         }
-        true
-    }
-
-    /// Gives a disk other limits; whether it could be done.
-    fn set_limits(&self, lun: u16, disk: &LunDisk, limits: &Limits) -> bool {
-        for _ in 0..LIMITS_TRIES {
-            match disk.set_limits(limits) {
-                Err(EAGAIN) => fsleep(LIMITS_PAUSE),
-                Ok(()) => return true,
-                Err(error) => {
-                    dev_err!(
-                        self.device,
-                        "LUN {lun}: its limits are refused: {error:?}\n"
-                    );
-                    return false;
-                }
-            }
-        }
-        dev_err!(
-            self.device,
-            "LUN {lun}: somebody else keeps changing its limits; it gets a new disk\n"
-        );
-        false
+        Some(now)
     }
 
     /// Ends the use of a disk of whose LUN nothing is left, even while it is open, and has it removed when its last

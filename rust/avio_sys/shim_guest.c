@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "shim_guest.h"
+#include <linux/backing-dev.h>
 #include <linux/file.h>
 #include <linux/idr.h>
 #include <linux/io.h>
@@ -92,25 +93,47 @@ void avio_disk_find_partitions(struct gendisk *disk)
  * Without freezing the queue, which may take as long as a backing hangs: each of these is looked at once for a request,
  * and one that was made by the old value is one that the device refuses at worst.
  */
-int avio_disk_set_limits(struct gendisk *disk, const struct queue_limits *to)
+int avio_disk_set_limits(struct gendisk *disk, const struct queue_limits *from, const struct queue_limits *to)
 {
-	const blk_features_t ours =
-		BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA | BLK_FEAT_STABLE_WRITES | BLK_FEAT_ROTATIONAL;
+	blk_features_t changed = (from->features ^ to->features) &
+				 (BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA | BLK_FEAT_ROTATIONAL);
+	unsigned long ra_pages = disk->bdi->ra_pages;
 	struct queue_limits limits;
+	bool any = changed;
+	int error;
+
+#define SAME(field) (from->field == to->field)
+#define TAKE(field)					\
+	do {						\
+		if (!SAME(field)) {			\
+			limits.field = to->field;	\
+			any = true;			\
+		}					\
+	} while (0)
 
 	/* Who has the lock may wait for our requests. */
 	if (!mutex_trylock(&disk->queue->limits_lock))
 		return -EAGAIN;
 	limits = disk->queue->limits;
-	limits.features = (limits.features & ~ours) | (to->features & ours);
-	limits.physical_block_size = to->physical_block_size;
-	limits.io_min = to->io_min;
-	limits.io_opt = to->io_opt;
-	limits.max_hw_discard_sectors = to->max_hw_discard_sectors;
-	limits.discard_granularity = to->discard_granularity;
-	limits.max_secure_erase_sectors = to->max_secure_erase_sectors;
-	limits.max_write_zeroes_sectors = to->max_write_zeroes_sectors;
-	return queue_limits_commit_update(disk->queue, &limits);
+	limits.features = (limits.features & ~changed) | (to->features & changed);
+	TAKE(physical_block_size);
+	TAKE(io_min);
+	TAKE(io_opt);
+	TAKE(max_hw_discard_sectors);
+	TAKE(discard_granularity);
+	TAKE(max_secure_erase_sectors);
+	TAKE(max_write_zeroes_sectors);
+	if (!any) {
+		queue_limits_cancel_update(disk->queue);
+		return 0;
+	}
+	error = queue_limits_commit_update(disk->queue, &limits);
+	/* What somebody has set for reading ahead stays, unless what it goes by is another. */
+	if (SAME(io_opt) && !(changed & BLK_FEAT_ROTATIONAL))
+		disk->bdi->ra_pages = ra_pages;
+	return error;
+#undef TAKE
+#undef SAME
 }
 
 void avio_disk_rescan(struct gendisk *disk)

@@ -27,8 +27,9 @@ void avio_index_put(unsigned int kind, unsigned int index);
 void avio_disk_hold_partitions(struct gendisk *disk);
 void avio_disk_find_partitions(struct gendisk *disk);
 
-/* Gives a disk in use other limits of some kinds, whatever its requests do. -EAGAIN while somebody else changes them. */
-int avio_disk_set_limits(struct gendisk *disk, const struct queue_limits *to);
+/* Gives a disk in use those limits of some kinds that differ, whatever its requests do. -EAGAIN while somebody else changes
+ * them. */
+int avio_disk_set_limits(struct gendisk *disk, const struct queue_limits *from, const struct queue_limits *to);
 
 /* Has whoever opens the disk next look for partitions first, and tells user space that there is something to see. */
 void avio_disk_rescan(struct gendisk *disk);

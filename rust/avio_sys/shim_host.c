@@ -65,11 +65,16 @@ bool avio_bdev_read_only(struct block_device *bdev)
 
 /*
  * What is made of other devices (dm, md) may get one with a cache at any time. A flush that none needs ends in the block
- * layer.
+ * layer, and so does a request to write through.
  */
+static bool may_get_cache(struct block_device *bdev)
+{
+	return !queue_is_mq(bdev_get_queue(bdev));
+}
+
 bool avio_bdev_write_cache(struct block_device *bdev)
 {
-	return bdev_write_cache(bdev) || !queue_is_mq(bdev_get_queue(bdev));
+	return bdev_write_cache(bdev) || may_get_cache(bdev);
 }
 
 bool avio_bdev_zoned(struct block_device *bdev)
@@ -79,7 +84,7 @@ bool avio_bdev_zoned(struct block_device *bdev)
 
 bool avio_bdev_fua(struct block_device *bdev)
 {
-	return bdev_fua(bdev);
+	return bdev_fua(bdev) || may_get_cache(bdev);
 }
 
 bool avio_bdev_rotational(struct block_device *bdev)

@@ -36,15 +36,40 @@ def other_limits(guest, control):
             remove_null_blk(name)
     with case("storage:cache-is-switched-under-load"):
         disk = guest.new_disk(control, 20, null_blk("cache", 16, cache_size=4))
-        guest.do(f"beside {disk}")
-        for mode in ("write through", "write back"):
+
+        def switch(mode):
             write(Path("/sys/block/cache/queue/write_cache"), mode)
             # The kernel tells nobody of that.
             control("rescan-lun", lun=20)
             guest.do(f"for t in $(seq 200); do [ \"$(attribute {disk} queue/write_cache)\" = '{mode}' ] && exit; sleep 0.1; done; exit 1")
+
+        guest.do(f"beside {disk}")
+        switch("write through")
         guest.do("end_beside")
+        # Who holds it open may have looked whether to flush: it is another disk now, by the same name.
+        guest.do(f"exec 7</dev/{disk}; (dd bs=4k count=1 <&7 >/tmp/before; until [ -e /tmp/switched ]; do sleep 0.1; done; dd bs=4k skip=64 count=1 <&7 >/tmp/behind; echo >/tmp/held) >/dev/null 2>&1 & exec 7<&-")
+        switch("write back")
+        guest.do("touch /tmp/switched; until [ -s /tmp/held ]; do sleep 0.1; done; [ -s /tmp/before ] && [ ! -s /tmp/behind ]")
+        guest.do(f"verified {disk} 16 1m")
         guest.remove_disk(control, 20, disk)
         remove_null_blk("cache")
+    with case("storage:limits-change-while-somebody-else-changes-them"):
+        discards, keeps = null_blk("discards", 16, discard=1), null_blk("keeps", 16)
+        disk = guest.new_disk(control, 20, dm("changes", linear(discards)), limits={"iops": 2, "iops-burst": 1})
+        guest.in_background(f"fio --name=w --filename=/dev/{disk} --rw=write --bs=4k --size=256k --iodepth=16 --direct=1 --ioengine=libaio", "written")
+        guest.do(f"until grep -q '[1-9]' /sys/block/{disk}/inflight; do sleep 0.1; done")
+        # It has the limits' lock until no request is left, which its LUN's limits put off.
+        guest.in_background(f"echo 1 >/sys/block/{disk}/queue/rotational", "set")
+        guest.do("sleep 0.5; [ ! -e /tmp/set ]")
+        dm_reload("changes", *behind_each_other(discards, keeps))
+        guest.do(f"until_is {32 << 11} attribute {disk} size; [ ! -e /tmp/set ] && [ ! -e /tmp/written ]")
+        control("set-limits", lun=20, limits={})
+        guest.do("until [ -s /tmp/set ] && [ -s /tmp/written ]; do sleep 0.1; done; cat /tmp/set /tmp/written | grep -vqx 0 && exit 1 || true")
+        guest.do(f"until_is 0 attribute {disk} queue/discard_max_bytes; [ $(attribute {disk} queue/rotational) = 1 ]")
+        guest.remove_disk(control, 20, disk)
+        remove_dm("changes")
+        remove_null_blk("discards")
+        remove_null_blk("keeps")
     with case("storage:zones-are-refused"):
         control.refuses("add-lun", "zones", disk={"path": null_blk("zoned", 32, zoned=1, zone_size=8)}, lun=20)
         remove_null_blk("zoned")

@@ -90,7 +90,7 @@ def as_the_backing(guest, disk, path):
     wanted = dict(zip(names, wanted))
     if not (queue / "nr_requests").exists():
         # What others may be put below at any time is taken for one with a cache.
-        wanted["write_cache"] = "write back"
+        wanted["write_cache"], wanted["fua"] = "write back", "1"
     equal(dict(zip(names, told)), wanted, f"attributes of {path}")
     equal(guest.do(f"attribute {disk} size").strip(), str(sectors(path)), f"capacity of {path}")
     most = int(guest.do(f"attribute {disk} queue/discard_max_bytes"))

@@ -72,18 +72,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether a disk can go on with others.
+    /// Whether a disk in use can go on with others, which `Disk::set_limits` sets.
     pub fn becomes(&self, other: &Self) -> bool {
-        let fixed = |limits: &Self| {
-            (
-                limits.logical_block,
-                limits.max_sectors,
-                limits.max_segments,
-                limits.segment_align,
-                limits.read_only,
-            )
-        };
-        fixed(self) == fixed(other)
+        // Who is stacked on it, dm for instance, has looked once whether there is a cache to be flushed.
+        other.segment_align <= self.segment_align
+            && (self.write_cache || !other.write_cache)
+            && self.logical_block == other.logical_block
+            && self.max_sectors == other.max_sectors
+            && self.max_segments == other.max_segments
+            && self.read_only == other.read_only
     }
 
     fn in_c(&self) -> avio_bindings::queue_limits {
@@ -279,16 +276,16 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
         unsafe { avio_bindings::set_capacity_and_notify(self.gendisk.as_ptr(), sectors) };
     }
 
-    /// Changes what may change while it is in use: all limits but the capacity, the logical block, the sizes and
-    /// addresses of segments and requests, and whether it is read-only. Waits for no request.
+    /// Changes, of limits that [become](Limits::becomes) others, those that differ and can be changed in use: cache, FUA,
+    /// seeks, hints, and what is no read or write. What somebody has set by sysfs stays where they agree. Waits for no request.
     ///
     /// # Errors
     ///
     /// `EAGAIN` while somebody else changes limits; `EINVAL` if these make no sense. The disk keeps its own then.
-    pub fn set_limits(&self, limits: &Limits) -> Result {
-        let limits = limits.in_c();
+    pub fn set_limits(&self, from: &Limits, to: &Limits) -> Result {
+        let (from, to) = (from.in_c(), to.in_c());
         // SAFETY: By the type invariant the disk was added and not removed, and so has its queue.
-        to_result(unsafe { avio_bindings::avio_disk_set_limits(self.gendisk.as_ptr(), &limits) })
+        to_result(unsafe { avio_bindings::avio_disk_set_limits(self.gendisk.as_ptr(), &from, &to) })
     }
 
     /// Has whoever opens it next look for partitions first, and tells user space. May sleep.
