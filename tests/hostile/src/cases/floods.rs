@@ -72,7 +72,7 @@ fn keep_full(
 /// A guest that floods.
 const FLOODING: Config<'_> = Config {
     queues: 4,
-    size: 256,
+    size: 1024,
     ..PLAIN
 };
 
