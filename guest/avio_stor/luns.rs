@@ -2,10 +2,10 @@
 
 //! The disks of an adapter, kept as the LUNs' descriptions are (`docs/abi.md`, 6.6).
 //!
-//! A LUN that only grows, shrinks, loses its backing, or has a cache or commands that it had not, keeps its disk. One whose
-//! identity or geometry changes, or whose gate closes, gets a new disk by the same name: who had the old one open keeps a
-//! dead one, and so can never write what belongs to one backing to another. The new one comes when the old one has gone,
-//! which waits for its requests; until then the LUN has no disk, and its gate is not opened.
+//! A LUN that only grows, shrinks, loses its backing, or has other hints and commands keeps its disk. One whose identity or
+//! geometry changes, that gets a cache, or whose gate closes, gets a new disk by the same name: who had the old one open
+//! keeps a dead one, and so can never write what belongs to one backing to another. The new one comes when the old one has
+//! gone, which waits for its requests; until then the LUN has no disk, and its gate is not opened.
 //!
 //! Lock order: a disk's own locks, and those of [`Usage`], come behind `slots`. Nobody who has it waits for a disk to go, or
 //! for its partitions, unless there is no memory to have somebody else do so.

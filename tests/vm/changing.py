@@ -41,7 +41,7 @@ def other_limits(guest, control):
             write(Path("/sys/block/cache/queue/write_cache"), mode)
             # The kernel tells nobody of that.
             control("rescan-lun", lun=20)
-            guest.do(f"for t in $(seq 200); do [ \"$(attribute {disk} queue/write_cache)\" = '{mode}' ] && exit; sleep 0.1; done; exit 1")
+            guest.do(f"until_is '{mode}' attribute {disk} queue/write_cache")
 
         guest.do(f"beside {disk}")
         switch("write through")
@@ -57,14 +57,14 @@ def other_limits(guest, control):
         discards, keeps = null_blk("discards", 16, discard=1), null_blk("keeps", 16)
         disk = guest.new_disk(control, 20, dm("changes", linear(discards)), limits={"iops": 2, "iops-burst": 1})
         guest.in_background(f"fio --name=w --filename=/dev/{disk} --rw=write --bs=4k --size=256k --iodepth=16 --direct=1 --ioengine=libaio", "written")
-        guest.do(f"until grep -q '[1-9]' /sys/block/{disk}/inflight; do sleep 0.1; done")
+        guest.at_work(disk)
         # It has the limits' lock until no request is left, which its LUN's limits put off.
         guest.in_background(f"echo 1 >/sys/block/{disk}/queue/rotational", "set")
         guest.do("sleep 0.5; [ ! -e /tmp/set ]")
         dm_reload("changes", *behind_each_other(discards, keeps))
         guest.do(f"until_is {32 << 11} attribute {disk} size; [ ! -e /tmp/set ] && [ ! -e /tmp/written ]")
         control("set-limits", lun=20, limits={})
-        guest.do("until [ -s /tmp/set ] && [ -s /tmp/written ]; do sleep 0.1; done; cat /tmp/set /tmp/written | grep -vqx 0 && exit 1 || true")
+        guest.do("until [ -s /tmp/set ] && [ -s /tmp/written ]; do sleep 0.1; done; [ \"$(sort -u /tmp/set /tmp/written)\" = 0 ]")
         guest.do(f"until_is 0 attribute {disk} queue/discard_max_bytes; [ $(attribute {disk} queue/rotational) = 1 ]")
         guest.remove_disk(control, 20, disk)
         remove_dm("changes")

@@ -258,7 +258,7 @@ def replaced(guest, control):
         guest.do(f"beside {neighbour}")
         with standing_still("hanging"):
             guest.in_background(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", "doomed")
-            guest.do(f"until [ $(awk '{{ print $1 + $2 }}' /sys/block/{disk}/inflight) -gt 0 ]; do sleep 0.1; done")
+            guest.at_work(disk)
             since = guest.log_length()
             equal(control("replace-lun", hba="left", lun=0, disk={"path": fresh}, force=True), {"gated": True}, "the answer")
             control("add-lun", hba="left", lun=5, disk={"path": passing})

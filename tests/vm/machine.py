@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 """In the VM: a guest with a control socket and a state file, and what the host sees of its disks."""
 
+import json
 from pathlib import Path
 
 from common import Shell, sh, wait_for
@@ -50,6 +51,10 @@ class Machine(Shell):
         """Begin a command whose exit code comes into /tmp/NAME."""
         self.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
 
+    def at_work(self, disk):
+        """Wait until a disk has requests in flight: what is begun in the background may take its time."""
+        self.do(f"until grep -q '[1-9]' /sys/block/{disk}/inflight; do sleep 0.05; done")
+
     def gone(self, disk):
         """Wait until it has no such disk any more."""
         self.do(f"until [ ! -e /sys/block/{disk} ]; do sleep 0.1; done")
@@ -73,6 +78,11 @@ def host_sum(device, offset=1 << 20, length=1 << 20):
     """Checksum of a piece of a device, as the host sees it."""
     dd = f"dd if={device} bs=64k iflag=direct skip={offset >> 16} count={length >> 16} 2>/dev/null"
     return sh("sh", "-c", f"{dd} | sha256sum").split()[0]
+
+
+def told(guest, command, lun=""):
+    """What a command of gvsdmgr's prints as JSON, about a LUN or the adapter."""
+    return json.loads(guest.do(f"gvsdmgr --json {command} -D /dev/gvsd0 {lun and f'-q lun={lun}'}"))
 
 
 def guest_sum(guest, disk, offset=1 << 20, length=1 << 20):

@@ -6,13 +6,9 @@ import json
 from backings import null_blk, remove_null_blk, sectors
 from common import case, check, equal
 from gates import filled, gated, refused, untouched
+from machine import told
 
 NUMBER = 29
-
-
-def told(guest, command, lun=""):
-    """What a command of gvsdmgr's prints as JSON, about a LUN or the adapter."""
-    return json.loads(guest.do(f"gvsdmgr --json {command} -D /dev/gvsd0 {lun and f'-q lun={lun}'}"))
 
 
 def managed(guest, control):

@@ -3,7 +3,6 @@
 most of it and is told what to do. Arguments: the guest's initramfs; `brief` for a guest whose kernel is slow."""
 
 import hashlib
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from gates import another_returns, mounted, unheard, while_off
 from hanging import aborted, added_while_stuck, failed_flush, removed_while_stuck, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
 from limits import limited_bytes, over_a_reset
-from machine import Machine, host_sum, requests_of
+from machine import Machine, host_sum, requests_of, told
 from managed import managed
 from power import power_cut
 from real_disks import lost_and_back, scsi, volume
@@ -50,11 +49,6 @@ def hot_add(guest, control):
         remove_null_blk("other")
 
 
-def at_work(guest, disk):
-    """Wait until a disk has requests in flight: what is begun in the background may take its time."""
-    guest.do(f"until grep -q '[1-9]' /sys/block/{disk}/inflight; do sleep 0.05; done")
-
-
 def hot_remove(guest, control):
     """A disk in use stays, unless it is taken by force: then its I/O ends in errors, and its neighbour's does not."""
     disk = guest.disk_of(7)
@@ -66,7 +60,7 @@ def hot_remove(guest, control):
     with case("storage:S7-S9-forced-removal-under-load"):
         guest.do(f"beside {guest.disk_of(0)}")
         guest.do(f"(fio --name=doomed --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 >/tmp/doomed 2>&1; echo ended >>/tmp/doomed) </dev/null &")
-        at_work(guest, disk)
+        guest.at_work(disk)
         control("remove-lun", lun=7, force=True)
         guest.do("until grep -q '^ended' /tmp/doomed; do sleep 0.1; done; grep -qi error /tmp/doomed")
         guest.gone(disk)
@@ -170,8 +164,8 @@ def limits(guest, control):
         guest.do(f"echo 1000 >/sys/block/{slow}/queue/io_timeout")
         load = f"fio --name=w --filename=/dev/{slow} --rw=randwrite --bs=4k --size=64k --iodepth=16 --direct=1 --ioengine=libaio --output=/tmp/w"
         guest.do(load, 120)
-        told = json.loads(guest.do(f"gvsdmgr --json get_stat -D /dev/gvsd0 -q lun=/dev/{slow}"))[0]
-        check(told["timeouts"] > 0, f"no time ran out: {told}")
+        [seen] = told(guest, "get_stat", f"/dev/{slow}")
+        check(seen["timeouts"] > 0, f"no time ran out: {seen}")
         control("set-limits", lun=13, limits={})
         guest.remove_disk(control, 13, slow)
         remove_null_blk("slow")
@@ -189,7 +183,7 @@ def unbound(guest):
     with case("storage:driver-leaves-under-load"):
         disk = guest.disk_of(1)
         guest.do(f"fio --name=u --filename=/dev/{disk} --rw=randrw --bs=4k --size=16m --iodepth=16 --direct=1 --ioengine=libaio --time_based --runtime=600 </dev/null >/tmp/u 2>&1 &")
-        at_work(guest, disk)
+        guest.at_work(disk)
         rebind(guest, '{ while pidof fio; do sleep 0.1; done; [ -z "$(disks)" ]; }')
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
 

@@ -3,14 +3,13 @@
 storage.py."""
 
 import contextlib
-import json
 import os
 import re
 from pathlib import Path
 
 from backings import dm, null_blk, remove_dm, remove_null_blk
 from common import BIN, COUNTERS, case, check, equal, sh, wait_for
-from machine import SOCKET
+from machine import SOCKET, told
 
 
 def shown(line):
@@ -51,23 +50,22 @@ def both_sides(guest, control):
         half = 8 << 11
         disk = guest.new_disk(control, 21, dm("half", f"0 {half} linear {null_blk('whole', 16)} 0", f"{half} {half} error"))
         # Whoever looks for what is on a new disk has looked.
-        guest.do(f"cat /sys/block/{disk}/size; sleep 0.5; gvsdmgr clear_stat -D /dev/gvsd0 && gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/{disk}")
+        guest.do(f"sleep 0.5; gvsdmgr clear_stat -D /dev/gvsd0 && gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/{disk}")
         before, all_before = shown("lun21"), shown("adapter")
         guest.do(f"dd if=/dev/zero of=/dev/{disk} bs=8k count=5 oflag=direct && dd if=/dev/{disk} of=/dev/null bs=4k count=7 iflag=direct")
         guest.do(f"for n in 1 2 3; do ! dd if=/dev/{disk} of=/dev/null bs=4k skip={half // 8 + 1} count=1 iflag=direct || exit 1; done; sync /dev/{disk}")
         after, all_after = shown("lun21"), shown("adapter")
-        whole = json.loads(guest.do("gvsdmgr --json get_stat -D /dev/gvsd0"))
-        told = json.loads(guest.do(f"gvsdmgr --json get_stat -D /dev/gvsd0 -q lun=/dev/{disk}"))[0]
+        whole, [seen] = told(guest, "get_stat"), told(guest, "get_stat", f"/dev/{disk}")
         socket = next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 21)
         names = ("reads", "read_bytes", "writes", "write_bytes")
-        equal({name: told[name] for name in names}, {"reads": 10, "read_bytes": 7 << 12, "writes": 5, "write_bytes": 5 << 13}, "what the guest counted")
+        equal({name: seen[name] for name in names}, {"reads": 10, "read_bytes": 7 << 12, "writes": 5, "write_bytes": 5 << 13}, "what the guest counted")
         host = {name: after[name] - before[name] for name in names}
         # What failed was answered, but not carried out.
-        equal({**host, "reads": host["reads"] + 3}, {name: told[name] for name in names}, "what the host counted, and the guest")
+        equal({**host, "reads": host["reads"] + 3}, {name: seen[name] for name in names}, "what the host counted, and the guest")
         equal({name: socket[name.replace("_", "-")] for name in names}, {name: after[name] for name in names}, "what the control socket tells, and debugfs")
-        equal(told["errors"], {"io_error": 3}, "errors in the guest")
+        equal(seen["errors"], {"io_error": 3}, "errors in the guest")
         equal(after["status_io_error"] - before.get("status_io_error", 0), 3, "errors on the host")
-        equal(sum(told["latency_us"].values()), 15 + told["flushes"], "requests whose time the guest took")
+        equal(sum(seen["latency_us"].values()), 15 + seen["flushes"], "requests whose time the guest took")
         adapter = whole["adapter"]
         equal(adapter["interrupts"] + adapter["interrupts_coalesced"], adapter["completions"], "interrupts and completions")
         equal(adapter["doorbells"], all_after["doorbells"] - all_before["doorbells"], "doorbells that were rung, and that came")

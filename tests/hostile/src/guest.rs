@@ -179,6 +179,13 @@ impl Guest {
         Ok(())
     }
 
+    /// Waits until so many requests of the first queue are in flight.
+    pub fn wait_in_flight(&self, count: u32) -> Result<()> {
+        wait_for(&format!("{count} in flight"), || {
+            Ok(self.adapter.queue(0)?.in_flight == count)
+        })
+    }
+
     /// RESET and all over again.
     pub fn restart(&mut self) -> Result<()> {
         self.adapter.stop().context("STOP")?;

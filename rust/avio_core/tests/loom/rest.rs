@@ -6,7 +6,31 @@ use super::{explore, size, Event, Flaw, Memory};
 use avio_abi::ring::Completion;
 use avio_core::ring::{CompletionReader, CompletionWriter, Rest, Wanted};
 use loom::sync::Arc;
-use loom::thread;
+use loom::thread::{self, JoinHandle};
+
+/// A request ends in a context of its own: the driver is interrupted, or a worker that rests is woken.
+fn ends(
+    tag: u16,
+    memory: &Arc<Memory>,
+    writer: &Arc<CompletionWriter>,
+    rest: &Arc<Rest>,
+    [call, wake]: [&Event; 2],
+) -> JoinHandle<()> {
+    let (memory, writer, rest) = (memory.clone(), writer.clone(), rest.clone());
+    let (call, wake) = (call.clone(), wake.clone());
+    thread::spawn(move || {
+        let done = Completion {
+            tag,
+            status: 0,
+            bytes: 512,
+        };
+        match writer.post(&*memory, done) {
+            Wanted::Now => call.signal(),
+            Wanted::Later if rest.is_resting() => wake.signal(),
+            _ => {}
+        }
+    })
+}
 
 /// A request ends in a context of its own while the worker goes to rest, so many times, and the driver, which has asked for
 /// an interrupt much later, goes to sleep. `quiet`: it has asked for none when it sent the request.
@@ -22,22 +46,7 @@ fn rest(flaw: Flaw, times: u32, ahead: u32, quiet: bool) {
         if quiet {
             ring.disarm(&*memory);
         }
-        let completer = {
-            let (memory, call, wake) = (memory.clone(), call.clone(), wake.clone());
-            let (writer, rest) = (writer.clone(), rest.clone());
-            thread::spawn(move || {
-                let done = Completion {
-                    tag: 0,
-                    status: 0,
-                    bytes: 512,
-                };
-                match writer.post(&*memory, done) {
-                    Wanted::Now => call.signal(),
-                    Wanted::Later if rest.is_resting() => wake.signal(),
-                    _ => {}
-                }
-            })
-        };
+        let completer = ends(0, &memory, &writer, &rest, [&call, &wake]);
         let worker = {
             let (memory, call, writer) = (memory.clone(), call.clone(), writer.clone());
             thread::spawn(move || {
@@ -109,22 +118,7 @@ fn handles(quiet: bool) {
         let (call, wake) = (Event::new(), Event::new());
         let writer = Arc::new(CompletionWriter::new(size));
         let rest = Arc::new(Rest::new());
-        let completers = [0, 1].map(|tag| {
-            let (memory, call, wake) = (memory.clone(), call.clone(), wake.clone());
-            let (writer, rest) = (writer.clone(), rest.clone());
-            thread::spawn(move || {
-                let done = Completion {
-                    tag,
-                    status: 0,
-                    bytes: 512,
-                };
-                match writer.post(&*memory, done) {
-                    Wanted::Now => call.signal(),
-                    Wanted::Later if rest.is_resting() => wake.signal(),
-                    _ => {}
-                }
-            })
-        });
+        let completers = [0, 1].map(|tag| ends(tag, &memory, &writer, &rest, [&call, &wake]));
 
         let mut ring = CompletionReader::new(size);
         let mut left = 2;

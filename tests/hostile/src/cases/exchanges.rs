@@ -111,9 +111,7 @@ fn removed_while_still(env: &Env) -> Result<Outcome> {
     guest.store(0, 0, 65536, 27)?;
     let held = device.suspend()?;
     guest.queue().go(&[read(2, 0, &[(NEXT, 65536)])])?;
-    wait_for("one in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 1)
-    })?;
+    guest.wait_in_flight(1)?;
     let table = regions(&guest.mapping);
     let adapter = &guest.adapter;
     std::thread::scope(|scope| -> Result<()> {
@@ -160,9 +158,7 @@ fn other_memory(env: &Env) -> Result<Outcome> {
     ];
     let held = device.suspend()?;
     guest.queue().go(&waiting)?;
-    wait_for("two in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 2)
-    })?;
+    guest.wait_in_flight(2)?;
     let (adapter, table) = (&guest.adapter, with(&guest, new_region));
     std::thread::scope(|scope| -> Result<()> {
         let call = scope.spawn(|| exchange(adapter, &table));

@@ -112,9 +112,7 @@ fn waits(env: &Env) -> Result<Outcome> {
         read(0, 0, &[(DATA, 4096)]),
         read(1, 64, &[(DATA + 4096, 4096)]),
     ])?;
-    wait_for("two in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 2)
-    })?;
+    guest.wait_in_flight(2)?;
     let left = guest.adapter.task(QUEUE_STOP, 0, (0, 0))?;
     ensure!(left == 2, "QUEUE_STOP leaves {left} of 2");
     let early = guest.adapter.task(QUEUE_START, 0, (0, 0));

@@ -101,9 +101,7 @@ fn stands_still(
     guest.store(0, 0, 65536, 236)?;
     let held = device.suspend()?;
     guest.queue().go(&[read(2, 0, &[(DATA, 65536)])])?;
-    wait_for("one in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 1)
-    })?;
+    guest.wait_in_flight(1)?;
     for _ in 0..2 {
         let result = call(&guest);
         ensure!(
@@ -161,9 +159,7 @@ fn close_still(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::on(&device.open()?, &PLAIN)?;
     let held = device.suspend()?;
     guest.queue().go(&[read(2, 0, &[(DATA, 65536)])])?;
-    wait_for("one in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 1)
-    })?;
+    guest.wait_in_flight(1)?;
     std::thread::scope(|scope| -> Result<()> {
         // Closing waits for the backing; nobody else does.
         let closing = scope.spawn(move || drop(guest));

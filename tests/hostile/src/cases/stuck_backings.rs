@@ -72,9 +72,7 @@ fn fill_up(guest: &mut Guest, few: &Loop) -> Result<()> {
     let writes = WRITES.map(|tag| write(tag, sector(tag), &[(place(tag), 4096)]));
     let all: Vec<_> = reads.chain(writes).collect();
     guest.queue().go(&all)?;
-    wait_for("all in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == u32::from(MANY))
-    })?;
+    guest.wait_in_flight(u32::from(MANY))?;
     wait_for("as many below as it takes", || Ok(few.in_flight()? == TAGS))
 }
 

@@ -54,9 +54,7 @@ fn marks_until(
     guest
         .queue()
         .go(&[read(0), read(1), read(2), read(3).on(1)])?;
-    wait_for("four in flight", || {
-        Ok(guest.adapter.queue(0)?.in_flight == 4)
-    })?;
+    guest.wait_in_flight(4)?;
     let has = command(&guest)?;
     let marked = marked.iter().filter(|marked| **marked).count() as u32;
     ensure!(has == marked, "the backing has {has} of them, not {marked}");
