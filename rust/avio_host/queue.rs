@@ -211,12 +211,12 @@ impl Shared {
 
 impl BioOwner for Shared {
     type Counters = LunCounters;
+    /// The status, and how many bytes were transferred.
+    type Answer = (Status, u32);
 
-    fn ended(&self, place: u32, counters: &LunCounters, result: Result) {
-        // Places are tags, which have 16 bits.
-        let number = place as u16;
-        let Some(tag) = self.tag(number) else {
-            return;
+    fn ended(&self, place: u32, counters: &LunCounters, result: Result) -> (Status, u32) {
+        let Some(tag) = self.tag(place as u16) else {
+            return (Status::IoError, 0);
         };
         let status = match result {
             _ if tag.in_flight.condemned() => Status::Aborted,
@@ -243,7 +243,12 @@ impl BioOwner for Shared {
         if started != 0 {
             counters.took(now_ns().saturating_sub(started));
         }
-        self.complete(number, status, bytes);
+        (status, bytes)
+    }
+
+    fn answer(&self, place: u32, (status, bytes): (Status, u32)) {
+        // Places are tags, which have 16 bits.
+        self.complete(place as u16, status, bytes);
     }
 }
 

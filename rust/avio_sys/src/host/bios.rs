@@ -42,9 +42,16 @@ pub trait BioOwner: Send + Sync + 'static {
     /// What is counted in each lane of a disk.
     type Counters: Send + Sync + 'static;
 
-    /// The request in `place` has ended, well or with an error, on the lane of a disk that has these counters. Runs in
-    /// any context; must not sleep.
-    fn ended(&self, place: u32, counters: &Self::Counters, result: Result);
+    /// What is answered to a request.
+    type Answer;
+
+    /// The request in `place` has ended, well or with an error, on the lane of a disk that has these counters; its
+    /// answer. Runs in any context; must not sleep.
+    fn ended(&self, place: u32, counters: &Self::Counters, result: Result) -> Self::Answer;
+
+    /// Gives that answer. The disk does not count the request any more: whoever has all answers can have it removed.
+    /// Runs in any context; must not sleep.
+    fn answer(&self, place: u32, answer: Self::Answer);
 }
 
 /// A request that may be in flight.
@@ -168,9 +175,10 @@ impl<O: BioOwner> Bios<O> {
                 &*origin.lane.cast::<Lane<O::Counters>>(),
             )
         };
-        bios.owner.ended(place.index, lane.counters(), result);
+        let answer = bios.owner.ended(place.index, lane.counters(), result);
         // The last access to the lane, and then to `bios`: whoever waits for these may free them.
         lane.leave();
+        bios.owner.answer(place.index, answer);
         bios.in_flight.leave();
     }
 

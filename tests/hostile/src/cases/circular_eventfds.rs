@@ -60,8 +60,9 @@ fn circular(env: &Env, queues: usize) -> Result<Outcome> {
     })?;
     for index in 0..queues as u32 {
         let interrupts = guest.adapter.queue(index)?.interrupts;
+        // We look at the ring, and may have asked for the next one before the host sees that we wanted this one.
         ensure!(
-            interrupts >= 2 * ROUNDS,
+            interrupts >= ROUNDS,
             "queue {index} raised {interrupts} interrupts"
         );
     }
