@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! A second guest that does verified I/O all the time and must not notice what the first one does.
+//! A second guest, in a process of its own, that does verified I/O all the time and must not notice what the first one
+//! does. The two processes share one page of memory, where it counts its rounds.
 
 use crate::guest::{read, wait_for, write, Guest, BACK, DATA, IN_PIECES};
-use crate::run::Env;
-use anyhow::{bail, ensure, Context, Result};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use crate::run::read_write;
+use crate::sys::Mapping;
+use crate::victim::{ready, Victim};
+use anyhow::{bail, Context, Result};
+use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// First sector of the bystander's own part of the disk, and how many there are.
@@ -15,81 +23,80 @@ const FIRST: u64 = 16384;
 const SECTORS: u64 = 8192;
 /// Sectors that the disk must have.
 pub const DISK_SECTORS: u64 = FIRST + SECTORS;
+/// Bytes of the memory that both processes have.
+const SHARED: usize = 4096;
 
-/// How far the second guest has come.
-#[derive(Default)]
-pub struct Progress {
-    rounds: AtomicU64,
-    stop: AtomicBool,
-    ended: AtomicBool,
+/// The second guest, as the first one's process sees it.
+pub struct Bystander {
+    /// Rounds of verified I/O so far, in the first word.
+    progress: Mapping,
+    process: Mutex<Victim>,
 }
 
-impl Progress {
+impl Bystander {
+    /// To be called by a thread that lives as long as this process: the second guest dies with it.
+    pub fn start(device: &Path) -> Result<Self> {
+        let file = File::from(memfd_create(c"progress", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(SHARED as u64)?;
+        Ok(Self {
+            progress: Mapping::of_file(SHARED, &file)?,
+            process: Mutex::new(Victim::bystander(device, file)?),
+        })
+    }
+
     /// Demands that it goes on: one whole round begins and ends from now.
     pub fn goes_on(&self) -> Result<()> {
         let before = self.rounds();
         wait_for("the second guest's I/O goes on", || {
-            let ended = self.ended.load(Ordering::Relaxed);
-            ensure!(!ended, "the second guest was harmed");
+            if let Some(verdict) = self.process().verdict()? {
+                bail!("the second guest was harmed: {verdict}");
+            }
             Ok(self.rounds() >= before + 2)
         })
     }
 
-    /// Rounds of verified I/O so far.
-    pub fn rounds(&self) -> u64 {
-        self.rounds.load(Ordering::Relaxed)
+    /// Ends it, and tells whether all went well until then.
+    pub fn end(&self) -> Result<()> {
+        let result = self.goes_on();
+        self.process().end();
+        result
+    }
+
+    fn rounds(&self) -> u64 {
+        self.progress.u64(0).load(Ordering::Relaxed)
+    }
+
+    fn process(&self) -> MutexGuard<'_, Victim> {
+        self.process.lock().expect("nothing panics under this lock")
     }
 }
 
-/// The second guest, in its thread.
-pub struct Bystander {
-    env: Arc<Env>,
-    thread: Option<JoinHandle<Result<()>>>,
+/// Plays the second guest until whoever started this process is dead.
+pub fn play(device: &Path) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    let file = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let progress = Mapping::of_file(SHARED, &file)?;
+    let mut guest = Guest::on(&read_write(device)?, &IN_PIECES)?;
+    ready();
+    (0..).try_for_each(|round| {
+        verified(&mut guest, round).context("of the second guest")?;
+        progress.u64(0).store(round + 1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    })
 }
 
-impl Bystander {
-    pub fn start(env: &Arc<Env>) -> Self {
-        let its_env = env.clone();
-        let thread = std::thread::spawn(move || {
-            let result = run(&its_env);
-            its_env.bystander.ended.store(true, Ordering::Relaxed);
-            result
-        });
-        Self {
-            env: env.clone(),
-            thread: Some(thread),
-        }
-    }
-
-    /// Ends it, and tells whether all went well.
-    pub fn end(&mut self) -> Result<()> {
-        self.env.bystander.stop.store(true, Ordering::Relaxed);
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => bail!("the second guest's thread panicked"),
-            None => bail!("the second guest has already ended"),
-        }
-    }
-}
-
-fn run(env: &Env) -> Result<()> {
-    let Progress { rounds, stop, .. } = &env.bystander;
-    let mut guest = Guest::start(env, &IN_PIECES)?;
+/// One round of I/O that is verified.
+fn verified(guest: &mut Guest, round: u64) -> Result<()> {
     let len = 16 * guest.block();
     let step = u64::from(len) / 512;
-    while !stop.load(Ordering::Relaxed) {
-        let round = rounds.load(Ordering::Relaxed);
-        let sector = FIRST + round * step % (SECTORS - step);
-        let sector = sector - sector % (u64::from(guest.block()) / 512);
-        guest.fill(DATA, sector, len, round);
-        let there = write((round % 8) as u16, sector, &[(DATA, len)]);
-        let back = read((round % 3) as u16, sector, &[(BACK, len)]);
-        guest.queue().ok(&there).context("of the second guest")?;
-        guest.queue().ok(&back).context("of the second guest")?;
-        guest.verify(BACK, sector, len, round)?;
-        guest.canaries()?;
-        rounds.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+    let sector = FIRST + round * step % (SECTORS - step);
+    let sector = sector - sector % (u64::from(guest.block()) / 512);
+    guest.fill(DATA, sector, len, round);
+    let there = write((round % 8) as u16, sector, &[(DATA, len)]);
+    let back = read((round % 3) as u16, sector, &[(BACK, len)]);
+    guest.queue().ok(&there)?;
+    guest.queue().ok(&back)?;
+    guest.verify(BACK, sector, len, round)?;
+    guest.canaries()
 }

@@ -3,9 +3,9 @@
 //! Plays guests against `/dev/avio-stor` without a virtual machine.
 //!
 //! Tests that are named by a letter and a number are attacks: the offender's queue or request fails in the way that
-//! `docs/abi.md` says, a second guest's verified I/O goes on beside it, and a fresh guest works afterwards. Tests that
-//! begin with `legal` are odd but legal requests, which must work. The first 12 MiB of the block device are
-//! overwritten. Tests make further devices for themselves, by null_blk's configfs and by dmsetup.
+//! `docs/abi.md` says, the verified I/O of a second guest in another process goes on beside it, and a fresh guest works
+//! afterwards. Tests that begin with `legal` are odd but legal requests, which must work. The first 12 MiB of the block
+//! device are overwritten. Tests make further devices for themselves, by null_blk's configfs and by dmsetup.
 
 mod adapter;
 mod backing;
@@ -55,6 +55,8 @@ enum Role {
     Caller { call: Waiting },
     /// Set a guest up on the adapter that is standard input, say so, and go on reading until it is killed.
     Owner,
+    /// Do verified I/O, and count the rounds in the file that is standard input, until whoever started this is dead.
+    Bystander,
     /// Have a virtual processor ring the doorbell that is standard input, say so, and go on until it is killed.
     Ringer,
 }
@@ -88,6 +90,7 @@ fn play(arguments: &Arguments) -> Result<usize> {
         Some(Role::Victim { step }) => victim::play(&arguments.device, *step)?,
         Some(Role::Caller { call }) => victim::call(&arguments.device, *call)?,
         Some(Role::Owner) => victim::own(&arguments.device)?,
+        Some(Role::Bystander) => bystander::play(&arguments.device)?,
         Some(Role::Ringer) => victim::ring()?,
         None => {
             ensure!(

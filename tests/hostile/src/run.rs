@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! Runs tests, each in a thread of its own, beside a second guest.
+//! Runs tests, each in a thread of its own, beside a second guest in another process.
 
-use crate::bystander::{Bystander, Progress, DISK_SECTORS};
+use crate::bystander::{Bystander, DISK_SECTORS};
 use crate::counts::Held;
-use crate::guest::Guest;
+use crate::guest::{Guest, PLAIN};
 use anyhow::{ensure, Context, Result};
 use std::fs::{File, OpenOptions};
 use std::panic::AssertUnwindSafe;
@@ -21,25 +21,24 @@ pub struct Env {
     pub device: File,
     pub device_path: PathBuf,
     pub disk_file: Option<PathBuf>,
-    /// How the second guest fares.
-    pub bystander: Progress,
+    /// The second guest.
+    pub bystander: Bystander,
 }
 
 impl Env {
     pub fn open(device_path: &Path, disk_file: Option<&Path>) -> Result<Arc<Self>> {
         let device = read_write(device_path)?;
-        let env = Arc::new(Self {
-            device,
-            device_path: device_path.to_owned(),
-            disk_file: disk_file.map(Path::to_owned),
-            bystander: Progress::default(),
-        });
-        let has = Guest::simple(&env)?.lun.sectors;
+        let has = Guest::on(&device, &PLAIN)?.lun.sectors;
         ensure!(
             has >= DISK_SECTORS,
             "the device has {has} sectors; the tests need {DISK_SECTORS}"
         );
-        Ok(env)
+        Ok(Arc::new(Self {
+            device,
+            device_path: device_path.to_owned(),
+            disk_file: disk_file.map(Path::to_owned),
+            bystander: Bystander::start(device_path)?,
+        }))
     }
 }
 
@@ -67,7 +66,6 @@ pub type Test = (&'static str, fn(&Env) -> Result<Outcome>);
 
 /// Runs tests; how many failed.
 pub fn all(env: Arc<Env>, tests: Vec<Test>) -> Result<usize> {
-    let mut bystander = Bystander::start(&env);
     env.bystander.goes_on()?;
     let mut failed = 0;
     let mut held = Held::now()?;
@@ -90,7 +88,7 @@ pub fn all(env: Arc<Env>, tests: Vec<Test>) -> Result<usize> {
             }
         }
     }
-    bystander.end().context("the second guest")?;
+    env.bystander.end().context("the second guest")?;
     Ok(failed)
 }
 

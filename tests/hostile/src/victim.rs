@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! A guest in a process of its own, which is there to be killed.
+//! Guests in processes of their own. Most are there to be killed.
 
 use crate::adapter::Adapter;
 use crate::guest::{few_regions, read, wait_for, Guest, DATA, PLAIN};
@@ -11,10 +11,11 @@ use anyhow::{ensure, Context, Result};
 use clap::ValueEnum;
 use nix::errno::Errno;
 use std::convert::Infallible;
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// How far a victim gets before it says so.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -155,12 +156,18 @@ fn load(guest: &mut Guest) -> Result<Infallible> {
     }
 }
 
-fn ready() {
+/// Tells whoever started this process that its guest has come to where it is to be.
+pub fn ready() {
     println!("ready");
 }
 
 /// A victim that has come to its step.
-pub struct Victim(Child);
+pub struct Victim {
+    process: Child,
+    out: BufReader<ChildStdout>,
+    /// What it said since then, once it has ended.
+    said: String,
+}
 
 impl Victim {
     pub fn new(device: &Path, step: Step) -> Result<Self> {
@@ -186,36 +193,59 @@ impl Victim {
         Self::start(device, &["ringer"], kick.into()).context("the ringer")
     }
 
+    /// One that is not to be harmed, and counts in this file how far it has come.
+    pub fn bystander(device: &Path, rounds: File) -> Result<Self> {
+        Self::start(device, &["bystander"], rounds.into()).context("the second guest")
+    }
+
     fn start(device: &Path, role: &[&str], input: Stdio) -> Result<Self> {
-        let child = Command::new(std::env::current_exe()?)
+        let mut process = Command::new(std::env::current_exe()?)
             .arg("--device")
             .arg(device)
             .args(role)
             .stdin(input)
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut victim = Self(child);
-        let out = victim.0.stdout.take().context("its output")?;
+        let out = process.stdout.take().context("its output")?;
+        let mut victim = Self {
+            process,
+            out: BufReader::new(out),
+            said: String::new(),
+        };
         let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
+        victim.out.read_line(&mut line)?;
         ensure!(line == "ready\n", "it said {line:?}");
         Ok(victim)
     }
 
     /// Kills it without waiting.
     pub fn kill(&mut self) -> Result<()> {
-        Ok(self.0.kill()?)
+        Ok(self.process.kill()?)
+    }
+
+    /// Kills it, and waits until nothing is left of it.
+    pub fn end(&mut self) {
+        let _ = self.kill();
+        let _ = self.process.wait();
     }
 
     /// Whether nothing is left of it.
     pub fn is_gone(&mut self) -> Result<bool> {
-        Ok(self.0.try_wait()?.is_some())
+        Ok(self.process.try_wait()?.is_some())
+    }
+
+    /// How it ended, and what it said of that; none if it goes on.
+    pub fn verdict(&mut self) -> Result<Option<String>> {
+        let Some(status) = self.process.try_wait()? else {
+            return Ok(None);
+        };
+        self.out.read_to_string(&mut self.said)?;
+        Ok(Some(format!("{status}, {:?}", self.said.trim())))
     }
 }
 
 impl Drop for Victim {
     fn drop(&mut self) {
-        let _ = self.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }

@@ -244,7 +244,7 @@ fn thousands(env: &Env) -> Result<Outcome> {
             result.map_err(anyhow::Error::from).and(reads)
         })?
     };
-    // The second guest's tables are pinned by this process too, but they stay as they are.
+    // The second guest's pages are among those that are pinned, but they stay as they are.
     let after = (locked()?, pinned()?);
     ensure!(
         after == before,
