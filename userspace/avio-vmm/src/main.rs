@@ -25,6 +25,7 @@ mod interrupts;
 mod inventory;
 mod layout;
 mod limits;
+mod log;
 mod memory;
 mod pci;
 mod plan;
@@ -46,9 +47,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::poll::{poll, PollFd, PollFlags};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Args;
 use crate::cgroups::{Cgroups, Cleanup};
@@ -62,7 +60,7 @@ use crate::terminal::RawMode;
 
 fn main() -> ExitCode {
     let args: Args = manpage::parse();
-    match start_log(&args.log).and_then(|()| run(&args)) {
+    match log::start(&args.log).and_then(|()| run(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             complain(&text);
@@ -119,18 +117,6 @@ fn run_once(
         Ok(result) => result.map_err(|e| error_chain(&e)),
         Err(_) => Err("the machine's thread has panicked".into()),
     }
-}
-
-fn start_log(filter: &str) -> Result<(), String> {
-    let targets: Targets = filter.parse().map_err(|e| format!("--log {filter}: {e}"))?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .without_time();
-    tracing_subscriber::registry()
-        .with(targets)
-        .with(lines)
-        .init();
-    Ok(())
 }
 
 /// Says why we fail, unless nobody takes it for this many milliseconds: standard error may be the same stalled pipe as
