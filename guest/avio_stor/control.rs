@@ -6,6 +6,7 @@
 
 use crate::controller::Controller;
 use crate::lun::{disk_name, read};
+use crate::tasks::request;
 use avio_abi::gvsd::{Info, Lun, Stat, Task, ALL, CLEAR_STAT, GET_INFO, GET_LUN, GET_STAT, TASK};
 use avio_abi::pci::{reg, task, DEVICE_STOR, VENDOR_ID};
 use avio_abi::release::Release;
@@ -140,12 +141,16 @@ impl Controller {
     fn task(&self, asked: Task) -> Result<Task> {
         let queues = self.link.queues.len() as u64;
         let depth = self.link.size.entries();
-        let sensible = match asked.kind {
-            task::ABORT => u64::from(asked.queue) < queues && asked.tag < depth,
-            task::LUN_RESET | task::OPEN_GATE => asked.queue == 0 && asked.tag == 0,
-            _ => false,
+        let (changes, no_request) = (asked.changes, asked.queue == 0 && asked.tag == 0);
+        let request = match asked.kind {
+            task::ABORT if u64::from(asked.queue) < queues && asked.tag < depth && changes == 0 => {
+                request(asked.queue, asked.tag)
+            }
+            task::LUN_RESET if no_request && changes == 0 => 0,
+            task::OPEN_GATE if no_request => changes,
+            _ => return Err(EINVAL),
         };
-        if !sensible || asked.left != 0 || asked.reserved != 0 || asked.reserved1 != 0 {
+        if asked.left != 0 || asked.reserved != 0 {
             return Err(EINVAL);
         }
         let lun = self.chosen(asked.lun)?.ok_or(EINVAL)?;
@@ -153,8 +158,11 @@ impl Controller {
         if asked.kind == task::OPEN_GATE && self.luns.is_waiting(lun) {
             return Err(EBUSY);
         }
-        let left = self.tasks.run(asked.kind, lun, asked.queue, asked.tag);
-        let left = left.ok_or(EOPNOTSUPP)?;
+        let refused = match asked.kind {
+            task::OPEN_GATE => EBUSY,
+            _ => EOPNOTSUPP,
+        };
+        let left = self.tasks.run(asked.kind, lun, request).ok_or(refused)?;
         if asked.kind == task::OPEN_GATE {
             self.luns.scan();
             let info = read(&self.link.registers, lun)?.ok_or(ENXIO)?;

@@ -9,6 +9,11 @@ use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::{Arc, Mutex};
 
+/// TASK_REQUEST for a request of a queue.
+pub(crate) fn request(queue: u32, tag: u32) -> u32 {
+    queue << 16 | tag & 0xffff
+}
+
 /// Gives task commands.
 #[pin_data]
 pub(crate) struct Tasks {
@@ -32,9 +37,9 @@ impl Tasks {
         )
     }
 
-    /// Gives a command; how many requests the backing still has, or none if the device knows no such command, LUN or
-    /// queue. May sleep.
-    pub(crate) fn run(&self, kind: u32, lun: u16, queue: u32, tag: u32) -> Option<u32> {
+    /// Gives a command, with what goes to TASK_REQUEST; how many requests the backing still has, or none if the device knows
+    /// no such command, LUN or queue, or the LUN is another by now. May sleep.
+    pub(crate) fn run(&self, kind: u32, lun: u16, request: u32) -> Option<u32> {
         let needed = match kind {
             task::OPEN_GATE => 0,
             task::QUEUE_STOP | task::QUEUE_START => features::QUEUE_RESET,
@@ -45,8 +50,7 @@ impl Tasks {
         }
         let _turn = self.turn.lock();
         self.registers.write(reg::TASK_LUN, lun.into());
-        self.registers
-            .write(reg::TASK_REQUEST, queue << 16 | tag & 0xffff);
+        self.registers.write(reg::TASK_REQUEST, request);
         self.registers.write(reg::TASK, kind);
         let left = self.registers.read(reg::TASK_RESULT);
         (left != task::REFUSED).then_some(left)

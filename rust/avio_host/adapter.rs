@@ -78,7 +78,10 @@ impl MiscDevice for Adapter {
         let state = &adapter.0.shown().state;
         match cmd {
             ioctl::GET_INFO => call(arg, |info: &mut Info| {
-                *info = INFO;
+                *info = Info {
+                    leaving: state.lock().leaving(),
+                    ..INFO
+                };
                 Ok(())
             }),
             ioctl::SET_MEMORY => call(arg, |call| {
@@ -110,7 +113,8 @@ const INFO: Info = Info {
     max_queue_size: MAX_QUEUE_SIZE,
     max_luns: MAX_LUNS,
     features: features::ALL,
-    reserved: [0; 5],
+    leaving: 0,
+    reserved: [0; 4],
 };
 
 /// Pins the memory that the caller describes; none if it describes none.

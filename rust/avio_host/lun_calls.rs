@@ -141,6 +141,12 @@ impl State {
         }
     }
 
+    /// How many disks of removed LUNs cannot go yet.
+    pub(crate) fn leaving(&mut self) -> u64 {
+        self.let_disks_go();
+        self.leaving.len() as u64
+    }
+
     /// How many requests of a LUN wait for its limits.
     fn held_back(&self, number: u32) -> u32 {
         let held = |running: &crate::state::Running| {

@@ -71,5 +71,14 @@ def other_limits(guest, control):
         remove_null_blk("discards")
         remove_null_blk("keeps")
     with case("storage:zones-are-refused"):
-        control.refuses("add-lun", "zones", disk={"path": null_blk("zoned", 32, zoned=1, zone_size=8)}, lun=20)
+        zoned, kept = {"path": null_blk("zoned", 32, zoned=1, zone_size=8)}, null_blk("kept", 16)
+        control.refuses("add-lun", "zones", disk=zoned, lun=20)
+        # The disk that would have gone stays as it is, also to who has it open.
+        disk = guest.new_disk(control, 20, kept)
+        guest.do(f"beside {disk}")
+        guest.at_work(disk)
+        control.refuses("replace-lun", "zones", disk=zoned, lun=20, force=True)
+        guest.do(f"end_beside; verified {disk} 8 1m")
+        guest.remove_disk(control, 20, disk)
         remove_null_blk("zoned")
+        remove_null_blk("kept")

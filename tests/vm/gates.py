@@ -115,6 +115,24 @@ def another_returns(guest, control):
         guest.remove_disk(control, 15, disk)
         remove_null_blk("stranger")
         link.unlink()
+    with case("storage:S12-a-nameless-disk-comes-back-under-the-same-number"):
+        path = filled("nameless", mib)
+        disk, number = guest.new_disk(control, 15, path), os.stat(path).st_rdev
+        guest.pattern_on(disk)
+        since = guest.log_length()
+        remove_null_blk("nameless")
+        guest.logged(since, "LUN 15", "lost")
+        null_blk("nameless", mib)
+        equal(os.stat(path).st_rdev, number, "number of the disk that took the place")
+        guest.logged(since, "LUN 15", "replace_dsk")
+        check(gated(guest, 15), "the gate is open")
+        same = untouched(path, mib)
+        refused(guest, disk)
+        same("under the number of a lost one")
+        accept(guest, disk, path, mib)
+        check(not gated(guest, 15), "the gate is still closed")
+        guest.remove_disk(control, 15, disk)
+        remove_null_blk("nameless")
 
 
 def behind(name, uuid, device):

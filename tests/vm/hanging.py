@@ -68,8 +68,9 @@ def removed_while_stuck(guest, control):
         guest.do("until [ -s /tmp/given-up ]; do sleep 0.1; done; grep -qvx 0 /tmp/given-up")
         guest.gone(disk)
         guest.do("end_beside")
-        guest.remove_disk(control, 27, other)
+        # Its backing becomes free with nothing else being asked for.
         remove_dm("given-up")
+        guest.remove_disk(control, 27, other)
         for name in ("under-given-up", "fresh"):
             remove_null_blk(name)
 

@@ -5,6 +5,7 @@
 use super::{Cause, Door, Queue};
 use crate::counters::Event;
 use crate::link::HANGS;
+use crate::tasks::request;
 use avio_abi::pci::{reg, state, task};
 use avio_abi::ring::{control, Broken};
 use avio_core::ring::{CompletionReader, QueueMemory, SubmissionWriter};
@@ -81,7 +82,9 @@ impl Queue {
     /// Has the device leave the queue alone. The door must be closed. How many requests it still has, or none if it does
     /// not stop queues one by one. May sleep.
     pub(crate) fn stop(&self) -> Option<u32> {
-        self.shared.tasks.run(task::QUEUE_STOP, 0, self.index, 0)
+        self.shared
+            .tasks
+            .run(task::QUEUE_STOP, 0, request(self.index, 0))
     }
 
     /// Has the device serve the queue, which must be as new, after [`stop`](Self::stop) has left no request; whether it
@@ -89,7 +92,7 @@ impl Queue {
     pub(crate) fn start(&self) -> bool {
         let tasks = &self.shared.tasks;
         let index = self.index;
-        let started = tasks.run(task::QUEUE_START, 0, index, 0).is_some();
+        let started = tasks.run(task::QUEUE_START, 0, request(index, 0)).is_some();
         if started {
             dev_info!(
                 self.shared.device,
@@ -173,7 +176,7 @@ impl Queue {
             2 => (task::LUN_RESET, Event::Reset),
             _ => (task::ABORT, Event::Abort),
         };
-        let left = self.shared.tasks.run(kind, disk, index, tag);
+        let left = self.shared.tasks.run(kind, disk, request(index, tag));
         if left.is_some() {
             self.counters.lun(disk, event, 1);
         }

@@ -14,8 +14,8 @@ const fn ioc(dir: u32, nr: u32, size: u32) -> u32 {
     (dir << 30) | (size << 16) | ((TYPE as u32) << 8) | nr
 }
 
-/// The ioctl type of all calls.
-pub const TYPE: u8 = 0xAE;
+/// The ioctl type of all calls: that of the host's module, whose numbers end below these.
+pub const TYPE: u8 = crate::ioctl::TYPE;
 
 /// The adapter: [`Info`].
 pub const GET_INFO: u32 = ioc(2, 0x40, 128);
@@ -159,9 +159,9 @@ wire_struct! {
         pub tag: u32,
         /// Out: how many requests in question the backing still has.
         pub left: u32,
+        /// For an OPEN_GATE, `changes` of the description that the administrator has seen.
+        pub changes: u32,
         /// Zero.
-        pub reserved: u32,
-        /// Zero.
-        pub reserved1: u64,
+        pub reserved: u64,
     }
 }

@@ -22,9 +22,9 @@ const fn read_write(nr: u32, size: u32) -> u32 {
 }
 
 /// The ioctl type of all calls.
-pub const TYPE: u8 = 0xAF;
+pub const TYPE: u8 = 0xBB;
 
-/// What the module can do: [`Info`].
+/// What the module can do, and which disks it still has: [`Info`].
 pub const GET_INFO: u32 = read(0x00, 64);
 /// Replace the table of guest memory: [`SetMemory`].
 pub const SET_MEMORY: u32 = read_write(0x01, 32);
@@ -72,8 +72,11 @@ wire_struct! {
         pub max_luns: u32,
         /// [`features`](crate::features) on offer.
         pub features: u64,
+        /// Disks of LUNs that were removed by force and whose requests the backing still has. They are closed by the first
+        /// call that finds them without; this one looks.
+        pub leaving: u64,
         /// Zero.
-        pub reserved: [u64; 5],
+        pub reserved: [u64; 4],
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod facts;
 
-use std::fs::{metadata, File};
+use std::fs::{metadata, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -44,6 +44,9 @@ pub enum Error {
          with each other, say shared"
     )]
     Busy(PathBuf),
+    /// The path led to one device, and then to another.
+    #[error("disk {0} became another while it was opened; try again when its name has settled")]
+    Exchanged(PathBuf),
     /// The host's kernel does not tell.
     #[error("sysfs does not tell what disk {0} is; /sys must be mounted, and the kernel must be 5.15 or later")]
     Unknown(PathBuf),
@@ -69,9 +72,9 @@ pub enum Look {
 }
 
 impl Backing {
-    /// Opens and claims a device.
-    pub fn open(disk: &Disk) -> Result<Self, Error> {
-        let number = number(&disk.path)?;
+    /// Opens and claims a device, of this number. What is described is what was opened, although its path may lead
+    /// elsewhere at any moment.
+    pub fn open(disk: &Disk, number: Number) -> Result<Self, Error> {
         let claim = if disk.shared { 0 } else { libc::O_EXCL };
         // Without O_CREAT, O_EXCL claims a block device against mounts and other claims.
         let file = File::options()
@@ -83,11 +86,17 @@ impl Backing {
                 Some(libc::EBUSY) => Error::Busy(disk.path.clone()),
                 _ => failed(&disk.path)(source),
             })?;
-        let facts = Facts::read(Path::new(SYS), number);
+        let opened = file.metadata().map_err(failed(&disk.path))?;
+        let facts =
+            Facts::read(Path::new(SYS), number).ok_or_else(|| Error::Unknown(disk.path.clone()))?;
+        let sequence = call::disk_sequence(&file).map_err(failed(&disk.path))?;
+        if number_of(&opened) != Some(number) || sequence != facts.sequence {
+            return Err(Error::Exchanged(disk.path.clone()));
+        }
         Ok(Self {
             file: Arc::new(file),
             number,
-            facts: facts.ok_or_else(|| Error::Unknown(disk.path.clone()))?,
+            facts,
         })
     }
 
@@ -105,11 +114,13 @@ impl Backing {
 /// The number of the block device at `path`.
 pub fn number(path: &Path) -> Result<Number, Error> {
     let metadata = metadata(path).map_err(failed(path))?;
-    if !metadata.file_type().is_block_device() {
-        return Err(Error::NotBlock(path.into()));
-    }
+    number_of(&metadata).ok_or_else(|| Error::NotBlock(path.into()))
+}
+
+/// The number, if this is a block device.
+fn number_of(metadata: &Metadata) -> Option<Number> {
     let device = metadata.rdev();
-    Ok(Number {
+    metadata.file_type().is_block_device().then(|| Number {
         major: major(device) as u32,
         minor: minor(device) as u32,
     })
@@ -131,7 +142,10 @@ mod tests {
             path: path.into(),
             ..Disk::default()
         };
-        Backing::open(&disk).err().unwrap()
+        number(&disk.path)
+            .and_then(|number| Backing::open(&disk, number))
+            .err()
+            .unwrap()
     }
 
     #[test]

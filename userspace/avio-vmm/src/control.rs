@@ -28,8 +28,8 @@ use uevents::Uevents;
 
 /// Milliseconds between two looks at what does not tell when it changes: a stop that is not complete.
 const STOP_PAUSE: i32 = 20;
-/// Likewise, a lost device of which udev may make the name again.
-const LOST_PAUSE: i32 = 1000;
+/// Likewise, a lost device of which udev may make the name again, or one whose LUN is gone and that still has requests.
+const DEVICE_PAUSE: i32 = 1000;
 const FOR_EVER: i32 = -1;
 
 /// The machine as this thread sees it.
@@ -70,9 +70,10 @@ impl Control {
         // Between two runs, and while an adapter is stopping or quiesced, nothing can be told.
         let mut untold = true;
         while guest.exit.outcome().is_none() {
-            let mut stopping = false;
+            let (mut stopping, mut leaving) = (false, false);
             for hba in &guest.hbas {
                 stopping |= hba.is_stopping();
+                leaving |= hba.has_leaving_disks();
             }
             let busy = stopping || guest.hbas.iter().any(|hba| hba.is_quiesced());
             if untold && !busy {
@@ -80,9 +81,9 @@ impl Control {
             }
             untold = busy;
             watch::remember_gates(guest);
-            let timeout = match (stopping, watch::any_lost(guest)) {
+            let timeout = match (stopping, leaving || watch::any_lost(guest)) {
                 (true, _) => STOP_PAUSE,
-                (false, true) => LOST_PAUSE,
+                (false, true) => DEVICE_PAUSE,
                 (false, false) => FOR_EVER,
             };
             if let Err(error) = self.wait(guest, timeout) {

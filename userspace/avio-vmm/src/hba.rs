@@ -52,6 +52,8 @@ pub struct Hba {
     pub stor: Arc<Stor>,
     registers: Mutex<Registers<Served>>,
     quiesced: Arc<AtomicBool>,
+    /// The module may still have disks of LUNs that were removed by force.
+    leaving: AtomicBool,
 }
 
 impl Hba {
@@ -67,6 +69,7 @@ impl Hba {
             stor,
             registers: Mutex::new(Registers::new(offer, served)),
             quiesced,
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -94,7 +97,7 @@ impl Hba {
         }
         // A lost one may be missing already.
         if registers.lun(number).flags & lun_flags::PRESENT != 0 {
-            self.stor.remove_lun(number, force)?;
+            self.remove(number, force)?;
         }
         registers.set_lun(number, LunInfo::default());
         Ok(())
@@ -110,17 +113,21 @@ impl Hba {
         force: bool,
     ) -> Result<(), Error> {
         write_back(new);
+        // What the module would refuse it refuses before the old one has gone.
+        self.stor.try_lun(&new.backing.file, readonly(new))?;
         let mut registers = self.registers();
         let gated = registers.lun(number).flags & lun_flags::GATED != 0;
-        self.stor.remove_lun(number, force)?;
+        self.remove(number, force)?;
         let result = self.add(number, new, foreign);
         let info = match (&result, old) {
             (Ok(info), _) => *info,
             (Err(_), Some(old)) => self.add(number, old, gated).unwrap_or_default(),
             (Err(_), None) => LunInfo::default(),
         };
-        // Another LUN, even if it looks the same.
-        registers.set_lun(number, LunInfo::default());
+        if result.is_ok() {
+            // Another LUN, even if it looks the same.
+            registers.set_lun(number, LunInfo::default());
+        }
         registers.set_lun(number, info);
         result.map(drop)
     }
@@ -184,6 +191,17 @@ impl Hba {
         false
     }
 
+    /// Whether the module still has disks of removed LUNs, whose backings have not given back what they have. It lets
+    /// go of others.
+    pub fn has_leaving_disks(&self) -> bool {
+        if !self.leaving.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left = self.stor.has_leaving_disks().unwrap_or(false);
+        self.leaving.store(left, Ordering::Relaxed);
+        left
+    }
+
     /// Takes no more requests. Whether nothing is in flight any more; if not, to be called again.
     pub fn quiesce(&self) -> Result<bool, Error> {
         let stop = self.stor.quiesce()?;
@@ -203,18 +221,19 @@ impl Hba {
         self.quiesced.load(Ordering::Relaxed)
     }
 
+    fn remove(&self, number: u32, force: bool) -> Result<(), Error> {
+        self.stor.remove_lun(number, force)?;
+        self.leaving.fetch_or(force, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn add(&self, number: u32, lun: &Lun, foreign: bool) -> Result<LunInfo, Error> {
-        let readonly = if lun.disk.readonly {
-            lun_flags::READ_ONLY
-        } else {
-            0
-        };
         let gated = if foreign { lun_flags::GATED } else { 0 };
         let backing = &lun.backing;
         let info = self.stor.add_lun(
             number,
             &backing.file,
-            readonly | gated,
+            readonly(lun) | gated,
             lun.serial(),
             backing.facts.wwn,
             lun.cgroup.as_deref(),
@@ -227,6 +246,14 @@ impl Hba {
         }
         tracing::debug!(number, path = %lun.disk.path.display(), foreign, "disk attached");
         Ok(info)
+    }
+}
+
+fn readonly(lun: &Lun) -> u32 {
+    if lun.disk.readonly {
+        lun_flags::READ_ONLY
+    } else {
+        0
     }
 }
 

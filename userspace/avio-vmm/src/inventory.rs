@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avio_control::Disk;
 
-use crate::backing::{self, Backing, Number};
+use crate::backing::{self, Backing, Facts, Number};
 use crate::cgroups::{self, Cgroups};
 use crate::plan;
 use crate::resets::Turns;
@@ -147,7 +147,7 @@ impl Inventory {
         if let Some((adapter, lun)) = self.taken(number, disk.shared) {
             return Err(Error::SameDevice(disk.path, lun, adapter.id.clone()));
         }
-        let backing = Backing::open(&disk)?;
+        let backing = Backing::open(&disk, number)?;
         let cgroup = match &self.cgroups {
             Some(cgroups) => {
                 let id = &self.adapters[place.0].id;
@@ -210,13 +210,16 @@ impl Inventory {
         })
     }
 
-    /// The guest gets a LUN: remembers its backing, if none is remembered for this place. The caller writes the state.
-    pub fn meet(&mut self, adapter: usize, number: u32, lun: &Lun) {
+    /// The guest gets a LUN: remembers its backing, if none is remembered for this place, and whether that was so. The
+    /// caller writes the state.
+    pub fn meet(&mut self, adapter: usize, number: u32, lun: &Lun) -> bool {
         let id = &self.adapters[adapter].id;
-        if self.state.known(id, number).is_none() {
+        let new = self.state.known(id, number).is_none();
+        if new {
             self.state
                 .note(id, number, &lun.backing.facts.identity.text);
         }
+        new
     }
 
     /// Whether the guest last knew another backing as this LUN.
@@ -224,12 +227,32 @@ impl Inventory {
         let known = self.state.known(&self.adapters[adapter].id, number);
         known.is_some_and(|known| known != lun.backing.facts.identity.text)
     }
+
+    /// The same for what takes the place of a LUN's backing: one without a name of its own is another as soon as it is
+    /// another device.
+    pub fn is_another(&self, place: Place, new: &Lun) -> bool {
+        let facts = &new.backing.facts;
+        let old = self.adapters[place.0].luns.get(&place.1);
+        let same = old.is_some_and(|old| old.backing.facts.sequence == facts.sequence);
+        !(facts.identity.own || same) || self.is_foreign(place.0, place.1, new)
+    }
+
+    /// The guest does not know what a LUN's backing is now, until it says so, even if nothing but that tells it from what
+    /// it knew.
+    pub fn doubt(&mut self, place: Place, facts: &Facts) -> Result<(), state::Error> {
+        let (id, text) = (&self.adapters[place.0].id, &facts.identity.text);
+        if self.state.known(id, place.1) != Some(text) {
+            return Ok(());
+        }
+        self.state
+            .know(id, place.1, &format!("another than {text}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backing::{Facts, Identity};
+    use crate::backing::Identity;
     use std::fs::File;
 
     fn lun(minor: u32, identity: &str, shared: bool) -> Lun {

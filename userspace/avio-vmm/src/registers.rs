@@ -238,11 +238,15 @@ impl<B: Backend> Registers<B> {
 
     fn task(&mut self, kind: u32) {
         let (_, agreed, _) = self.setup.driver();
-        let allowed = |task: &Task| task.feature() & !agreed == 0;
+        let allowed = |task: &Task| match task {
+            // What the guest has seen may have been exchanged in turn.
+            Task::OpenGate { lun, changes } => self.luns.get(*lun).changes == *changes,
+            _ => task.feature() & !agreed == 0,
+        };
         let task = self.tasks.command(kind).filter(allowed);
         let result = task.and_then(|task| self.backend.task(task));
         self.tasks.set_result(result.unwrap_or(task::REFUSED));
-        if let (Some(Task::OpenGate { lun }), Some(_)) = (task, result) {
+        if let (Some(Task::OpenGate { lun, .. }), Some(_)) = (task, result) {
             let info = self.luns.get(lun);
             let flags = info.flags & !lun_flags::GATED;
             self.set_lun(lun, LunInfo { flags, ..info });

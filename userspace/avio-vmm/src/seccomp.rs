@@ -180,7 +180,8 @@ const CONTROL: [i64; 28] = [
 
 /// Ioctls of the control thread: what does not move the guest's queues, but for the end of a stop; the ACPI interrupt;
 /// what a disk is.
-const CONTROL_IOCTLS: [u32; 13] = [
+const CONTROL_IOCTLS: [u32; 14] = [
+    ioctl::GET_INFO,
     ioctl::ADD_LUN,
     ioctl::REMOVE_LUN,
     ioctl::UPDATE_LUN,

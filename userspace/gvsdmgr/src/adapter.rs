@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use avio_abi::gvsd::{Info, Lun, Stat, Task, CLEAR_STAT, GET_INFO, GET_LUN, GET_STAT, TASK};
+use avio_abi::pci::task;
 use avio_abi::wire::Wire;
 
 use crate::args::Qualifier;
@@ -39,12 +40,14 @@ pub enum Error {
     NoPath(PathBuf, io::Error),
     #[error("{0}: no LUN has the disk {1}; the disks are: {2}")]
     NoDisk(PathBuf, PathBuf, String),
-    #[error("say which LUN: -q lun=/dev/avioX or lun=NUMBER")]
+    #[error("say which LUN: -q lun=/dev/avioX, lun_dsf=/dev/avioX or lun=NUMBER")]
     NoQualifier,
-    #[error("one LUN only, please: -q lun=/dev/avioX or lun=NUMBER")]
+    #[error("one LUN only, please: -q lun=/dev/avioX, lun_dsf=/dev/avioX or lun=NUMBER")]
     NotOne,
     #[error("the disk of {0} was not replaced; there is nothing to accept")]
     NotReplaced(String),
+    #[error("{0} is for task_mgmt: leave it out")]
+    Misplaced(&'static str),
     #[error("say which task: -t abort or -t reset")]
     NoTask,
     #[error("say which request is to be aborted: -r QUEUE:TAG")]
@@ -80,8 +83,8 @@ impl Adapter {
         let mut buffer = vec![0; T::SIZE];
         let _ = argument.put(&mut buffer);
         // SAFETY: All calls of the interface read and write as many bytes as their number says, which is how long the
-        // structure is: `avio_abi::gvsd` pairs them, and so does each caller. A device of another kind does not know
-        // numbers of this type.
+        // structure is: `avio_abi::gvsd` pairs them, and so does each caller. The type is no other driver's (the kernel's
+        // list, Documentation/userspace-api/ioctl/ioctl-number.rst), and drivers refuse what is not theirs.
         let result =
             unsafe { libc::ioctl(self.file.as_raw_fd(), number.into(), buffer.as_mut_ptr()) };
         if result == -1 {
@@ -108,6 +111,18 @@ impl Adapter {
     /// Counts from zero again.
     pub fn clear_stat(&self, lun: u32) -> Result<(), Error> {
         self.call("clear_stat", CLEAR_STAT, &Task { lun, ..Task::ZERO })?;
+        Ok(())
+    }
+
+    /// Accepts what is behind a LUN, if that is still what `lun` tells.
+    pub fn open_gate(&self, lun: &Lun) -> Result<(), Error> {
+        let task = Task {
+            kind: task::OPEN_GATE,
+            lun: lun.lun,
+            changes: lun.info.changes,
+            ..Task::ZERO
+        };
+        self.call("replace_dsk", TASK, &task)?;
         Ok(())
     }
 

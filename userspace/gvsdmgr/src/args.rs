@@ -28,7 +28,8 @@ pub struct Args {
     #[arg(short = 'D', value_name = "/dev/gvsdN")]
     pub device: PathBuf,
 
-    /// Which LUNs: lun=all, lun=/dev/avioX, lun=NUMBER or tgt=all. A target is a LUN here: tgt=all means all LUNs
+    /// Which LUNs: lun=all, lun=/dev/avioX (lun_dsf=/dev/avioX is the same), lun=NUMBER or tgt=all. A target is a LUN
+    /// here: tgt=all means all LUNs
     #[arg(short, value_name = "QUALIFIER")]
     pub qualifier: Option<Qualifier>,
 
@@ -49,6 +50,18 @@ Examples:
   gvsdmgr replace_dsk -D /dev/gvsd0 -q lun=/dev/avioa
   gvsdmgr -f task_mgmt -D /dev/gvsd0 -q lun=/dev/avioa -t reset
   gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset";
+
+impl Args {
+    /// An option that is only for task_mgmt, given with another command.
+    pub fn misplaced(&self) -> Option<&'static str> {
+        match (self.command, self.task, self.request) {
+            (Command::TaskMgmt, ..) => None,
+            (_, Some(_), _) => Some("-t"),
+            (_, None, Some(_)) => Some("-r"),
+            (_, None, None) => None,
+        }
+    }
+}
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,7 +113,10 @@ impl FromStr for Qualifier {
             Some(("lun", number)) if number.parse::<u32>().is_ok() => {
                 number.parse().map(Self::Number).map_err(|_| String::new())
             }
-            _ => Err("it should be lun=all, lun=/dev/avioX, lun=NUMBER or tgt=all".into()),
+            _ => Err(
+                "it should be lun=all, lun=/dev/avioX, lun_dsf=/dev/avioX, lun=NUMBER or tgt=all"
+                    .into(),
+            ),
         }
     }
 }
@@ -125,6 +141,7 @@ fn request(text: &str) -> Result<(u32, u32), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Args, clap::Error> {
         Args::try_parse_from(line.split(' '))
@@ -156,5 +173,29 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn every_form_of_a_qualifier_is_told() {
+        let help = Args::command().render_long_help().to_string();
+        let error = parse("gvsdmgr get_info -D /dev/gvsd0 -q lun=").unwrap_err();
+        for form in "lun=all lun=/dev lun_dsf=/dev lun=NUMBER tgt=all".split(' ') {
+            assert!(help.contains(form), "{form} is missing in {help}");
+            let error = error.to_string();
+            assert!(error.contains(form), "{form} is missing in {error}");
+        }
+    }
+
+    #[test]
+    fn tasks_and_requests_are_for_task_mgmt() {
+        let misplaced = |line: &str| parse(line).unwrap().misplaced();
+        for command in ["get_info", "get_stat", "clear_stat", "replace_dsk"] {
+            let line = format!("gvsdmgr {command} -D /dev/gvsd0 -q lun=3");
+            assert_eq!(misplaced(&line), None);
+            assert_eq!(misplaced(&format!("{line} -t reset")), Some("-t"));
+            assert_eq!(misplaced(&format!("{line} -r 1:17")), Some("-r"));
+        }
+        let line = "gvsdmgr task_mgmt -D /dev/gvsd0 -q lun=3 -t abort -r 1:17";
+        assert_eq!(misplaced(line), None);
     }
 }

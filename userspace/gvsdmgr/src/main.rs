@@ -33,6 +33,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Error> {
+    if let Some(option) = args.misplaced() {
+        return Err(Error::Misplaced(option));
+    }
     let adapter = Adapter::open(&args.device)?;
     let luns = args.qualifier.as_ref();
     match args.command {
@@ -85,7 +88,7 @@ fn replace_dsk(args: &Args, adapter: &Adapter) -> Result<(), Error> {
             report.serial()
         ),
     )?;
-    adapter.task(task::OPEN_GATE, lun.lun, 0, 0)?;
+    adapter.open_gate(&lun)?;
     show(args, &Done::new("the new disk is in use", 0))
 }
 

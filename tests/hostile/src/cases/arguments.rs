@@ -213,7 +213,7 @@ fn reserved_fields(env: &Env) -> Result<Outcome> {
     };
     reserved(adapter, START, start, &[|it| it.reserved = 1])?;
     let info = adapter.info()?;
-    let right = info.reserved == [0; 5] && info.version == ABI_VERSION;
+    let right = info.reserved == [0; 4] && info.version == ABI_VERSION;
     ensure!(right, "GET_INFO: {info:?}");
     // None of it left a trace.
     guest.set_up(1, 8)?;

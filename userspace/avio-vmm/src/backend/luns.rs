@@ -47,6 +47,13 @@ impl Stor {
         Ok(arg.info)
     }
 
+    /// Whether the module would take an open block device as a LUN with these of `lun_flags`, tried on an adapter that
+    /// is there for nothing else.
+    pub fn try_lun(&self, disk: &File, flags: u32) -> Result<(), Error> {
+        let trial = self.another()?;
+        trial.add_lun(0, disk, flags, "", [0; 16], None).map(drop)
+    }
+
     /// Detaches a LUN; with `force` although requests are in flight.
     pub fn remove_lun(&self, lun: u32, force: bool) -> Result<(), Error> {
         let mut arg = RemoveLun {
@@ -100,7 +107,7 @@ impl Stor {
         let (kind, lun, queue, tag) = match task {
             Task::Abort { lun, queue, tag } => (task::ABORT, lun, queue, tag),
             Task::LunReset { lun } => (task::LUN_RESET, lun, 0, 0),
-            Task::OpenGate { lun } => (task::OPEN_GATE, lun, 0, 0),
+            Task::OpenGate { lun, .. } => (task::OPEN_GATE, lun, 0, 0),
             Task::QueueStop { queue } => (task::QUEUE_STOP, 0, queue, 0),
             Task::QueueStart { queue } => (task::QUEUE_START, 0, queue, 0),
         };

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use avio_abi::ioctl::{
     self, Info, QueueStatus, Region, SetFeatures, SetMemory, SetPoll, SetQueue, Start,
@@ -20,6 +20,8 @@ use crate::registers::{Queue, Stop};
 
 /// An adapter.
 pub struct Stor {
+    /// Where the module is.
+    path: PathBuf,
     pub(super) file: File,
     /// What the module can do.
     pub info: Info,
@@ -36,9 +38,27 @@ impl Stor {
                 source,
             },
         })?;
-        let mut info = Info::default();
-        exchange(&file, ioctl::GET_INFO, &mut info).map_err(|_| Error::NotBackend(path.into()))?;
-        Ok(Self { file, info })
+        let info = info(&file).map_err(|_| Error::NotBackend(path.into()))?;
+        Ok(Self {
+            path: path.into(),
+            file,
+            info,
+        })
+    }
+
+    /// Whether disks of removed LUNs are still open, now that the module has looked.
+    pub fn has_leaving_disks(&self) -> Result<bool, Error> {
+        let info = info(&self.file);
+        let source = |source| Error::Failed {
+            what: "disks that leave".into(),
+            source,
+        };
+        Ok(info.map_err(source)?.leaving != 0)
+    }
+
+    /// Another adapter, of the same module.
+    pub(super) fn another(&self) -> Result<Self, Error> {
+        Self::open(&self.path)
     }
 
     /// Sets the guest's memory, which the module pins. Returns the pages that it pinned.
@@ -164,6 +184,12 @@ impl Stor {
             format!("polling for {window_ns} ns")
         })
     }
+}
+
+fn info(file: &File) -> io::Result<Info> {
+    let mut info = Info::default();
+    exchange(file, ioctl::GET_INFO, &mut info)?;
+    Ok(info)
 }
 
 #[cfg(test)]

@@ -104,20 +104,26 @@ fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
         .map_err(chain)?;
     let hba = &guest.hbas[index];
     let foreign = inventory.is_foreign(index, number, &lun);
-    let result = if hba.is_let_go(number) {
-        hba.attach(number, &lun, foreign).map_err(chain)
-    } else {
-        Err(format!(
-            "the guest has not let go of the disk that was LUN {number}; use another LUN, or wait until it has"
-        ))
-    };
+    // Remembered first: of a disk that is not, the guest would not be told that it was exchanged.
+    let met = inventory.meet(index, number, &lun);
+    let remembered = inventory.state.write().map_err(chain);
+    let result = remembered.and_then(|()| {
+        if hba.is_let_go(number) {
+            hba.attach(number, &lun, foreign).map_err(chain)
+        } else {
+            Err(format!(
+                "the guest has not let go of the disk that was LUN {number}; use another LUN, or wait until it has"
+            ))
+        }
+    });
     if let Err(error) = result {
+        if met {
+            forget(&mut inventory, (index, number));
+        }
         inventory.settle_cgroup((index, number));
         return Err(error);
     }
-    inventory.meet(index, number, &lun);
     inventory.adapters[index].luns.insert(number, lun);
-    remember(&inventory);
     value(&Place {
         hba: Some(inventory.adapters[index].id.clone()),
         lun: number,
@@ -129,12 +135,9 @@ fn remove(guest: &Guest, arguments: &RemoveLun) -> Outcomes {
     let index = place(&inventory, arguments.hba.as_deref(), arguments.lun)?;
     let hba = &guest.hbas[index];
     hba.detach(arguments.lun, arguments.force).map_err(chain)?;
-    let adapter = &mut inventory.adapters[index];
-    adapter.luns.remove(&arguments.lun);
-    let id = adapter.id.clone();
+    inventory.adapters[index].luns.remove(&arguments.lun);
     inventory.settle_cgroup((index, arguments.lun));
-    inventory.state.forget(&id, arguments.lun);
-    remember(&inventory);
+    forget(&mut inventory, (index, arguments.lun));
     Ok(Value::Null)
 }
 
@@ -146,11 +149,14 @@ fn replace(guest: &Guest, arguments: ReplaceLun) -> Outcomes {
     let new = inventory
         .open_disk((index, number), arguments.disk)
         .map_err(chain)?;
-    let gated = inventory.is_foreign(index, number, &new);
+    let gated = inventory.is_another((index, number), &new);
     let old = inventory.adapters[index].luns.get(&number);
     if let Err(error) = guest.hbas[index].replace(number, old, &new, gated, arguments.force) {
         inventory.settle_cgroup((index, number));
         return Err(chain(error));
+    }
+    if gated {
+        watch::doubt(&mut inventory, (index, number), &new.backing.facts);
     }
     inventory.adapters[index].luns.insert(number, new);
     value(&Replaced { gated })
@@ -249,7 +255,10 @@ fn place(inventory: &Inventory, id: Option<&str>, lun: u32) -> Result<usize, Str
     Err(format!("adapter {} has no LUN {lun}", adapter.id))
 }
 
-fn remember(inventory: &Inventory) {
+/// The guest knows of no such LUN any more. What the file cannot be told only closes the gate of the next disk there.
+fn forget(inventory: &mut Inventory, (index, lun): (usize, u32)) {
+    let id = inventory.adapters[index].id.clone();
+    inventory.state.forget(&id, lun);
     if let Err(error) = inventory.state.write() {
         tracing::warn!("{}", chain(error));
     }

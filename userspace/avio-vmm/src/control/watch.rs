@@ -95,37 +95,49 @@ fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Res
     } else {
         hba.attach(place.1, lun, !was_known)?;
     }
-    let identity = facts.identity.text.clone();
-    lun.backing.facts = facts;
+    lun.backing.facts = facts.clone();
     lun.lost = false;
     // The same disk, which only looks different: it has another size, or its image another name.
     if !another_medium && was_known {
-        know(inventory, place, &identity);
+        know(inventory, place, &facts.identity.text);
+    }
+    if another_medium && foreign {
+        doubt(inventory, place, &facts);
     }
     Ok(())
 }
 
 /// Another device is there under the name of a lost one.
 fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) {
-    let foreign = inventory.is_foreign(place.0, place.1, &found);
-    tracing::warn!(
-        "{} is back{}",
-        found.disk.path.display(),
-        if foreign {
-            " as another disk; the LUN's gate is closed"
-        } else {
-            ""
-        }
-    );
+    let foreign = inventory.is_another(place, &found);
     let result = if hba.has(place.1) {
         hba.replace(place.1, None, &found, foreign, true)
     } else {
         hba.attach(place.1, &found, foreign)
     };
     if result.is_ok() {
+        tracing::warn!(
+            "{} is back{}",
+            found.disk.path.display(),
+            if foreign {
+                " as another disk; the LUN's gate is closed"
+            } else {
+                ""
+            }
+        );
+        if foreign {
+            doubt(inventory, place, &found.backing.facts);
+        }
         inventory.adapters[place.0].luns.insert(place.1, found);
     }
     report(result);
+}
+
+/// Has the guest not know what is there, also after a restart.
+pub fn doubt(inventory: &mut Inventory, place: Place, facts: &Facts) {
+    if let Err(error) = inventory.doubt(place, facts) {
+        tracing::warn!("{}", crate::error_chain(&error));
+    }
 }
 
 fn know(inventory: &mut Inventory, place: Place, identity: &str) {

@@ -26,6 +26,8 @@ pub enum Task {
     OpenGate {
         /// Which.
         lun: u32,
+        /// `changes` of the description that it has seen.
+        changes: u32,
     },
     /// Serve a queue no more.
     QueueStop {
@@ -88,7 +90,10 @@ impl Tasks {
                 tag: self.request & 0xffff,
             }),
             task::LUN_RESET => Some(Task::LunReset { lun }),
-            task::OPEN_GATE => Some(Task::OpenGate { lun }),
+            task::OPEN_GATE => Some(Task::OpenGate {
+                lun,
+                changes: self.request,
+            }),
             task::QUEUE_STOP => Some(Task::QueueStop { queue }),
             task::QUEUE_START => Some(Task::QueueStart { queue }),
             _ => None,

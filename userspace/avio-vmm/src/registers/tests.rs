@@ -35,7 +35,7 @@ impl Backend for Recorder {
             task,
             Task::Abort { lun: 1, .. }
                 | Task::LunReset { lun: 1 }
-                | Task::OpenGate { lun: 1 }
+                | Task::OpenGate { lun: 1, .. }
                 | Task::QueueStop { queue: 2 }
                 | Task::QueueStart { queue: 2 }
         );
@@ -278,8 +278,12 @@ fn a_changed_lun_is_announced_once() {
 }
 
 fn task(registers: &mut Registers<Recorder>, lun: u32, kind: u32) -> u32 {
+    task_with(registers, lun, kind, 0x0002_0011)
+}
+
+fn task_with(registers: &mut Registers<Recorder>, lun: u32, kind: u32, request: u32) -> u32 {
     registers.write(reg::TASK_LUN, lun);
-    registers.write(reg::TASK_REQUEST, 0x0002_0011);
+    registers.write(reg::TASK_REQUEST, request);
     registers.write(reg::TASK, kind);
     registers.read(reg::TASK_RESULT)
 }
@@ -326,12 +330,31 @@ fn an_opened_gate_is_a_change_and_needs_no_feature() {
     for lun in [1, 2] {
         registers.set_lun(lun, disk(lun_flags::GATED));
     }
-    assert_eq!(task(&mut registers, 1, task::OPEN_GATE), 3);
+    let changes = [1, 2].map(|lun| registers.lun(lun).changes);
+    assert_eq!(task_with(&mut registers, 1, task::OPEN_GATE, changes[0]), 3);
     assert_eq!(registers.lun(1).flags, lun_flags::PRESENT);
     assert_eq!(registers.backend.announced, 3);
-    assert_eq!(task(&mut registers, 2, task::OPEN_GATE), task::REFUSED);
+    assert_eq!(
+        task_with(&mut registers, 2, task::OPEN_GATE, changes[1]),
+        task::REFUSED
+    );
     assert_ne!(registers.lun(2).flags & lun_flags::GATED, 0);
     assert_eq!(registers.backend.announced, 3);
+}
+
+#[test]
+fn a_gate_is_not_opened_for_another_disk_than_the_guest_has_seen() {
+    let mut registers = registers();
+    registers.set_lun(1, disk(lun_flags::GATED));
+    let seen = registers.lun(1).changes;
+    registers.set_lun(1, LunInfo::default());
+    registers.set_lun(1, disk(lun_flags::GATED));
+    assert_eq!(
+        task_with(&mut registers, 1, task::OPEN_GATE, seen),
+        task::REFUSED
+    );
+    assert_eq!(registers.backend.tasks, []);
+    assert_ne!(registers.lun(1).flags & lun_flags::GATED, 0);
 }
 
 #[test]
@@ -368,7 +391,12 @@ fn a_reset_in_the_middle_of_a_task_does_not_turn_it_to_another_lun() {
     let mut registers = ready();
     start(&mut registers);
     registers.write(reg::TASK_LUN, 1);
+    registers.write(reg::TASK_REQUEST, 0);
     registers.write(reg::COMMAND, command::RESET);
     registers.write(reg::TASK, task::OPEN_GATE);
-    assert_eq!(registers.backend.tasks, [Task::OpenGate { lun: 1 }]);
+    let changes = registers.lun(1).changes;
+    assert_eq!(
+        registers.backend.tasks,
+        [Task::OpenGate { lun: 1, changes }]
+    );
 }
