@@ -346,7 +346,7 @@ pub(crate) fn show_lun(sum: &LunStatus, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     show_latency(&sum.latency, f)
 }
 
-/// Writes those latency classes that occurred, as ` latency_us=from:count,...` in microseconds.
+/// Writes those latency classes that occurred, as ` latency_us=from:count,...` in microseconds; the first one is from 0.
 pub(crate) fn show_latency(
     classes: &[u64; LATENCY_CLASSES],
     f: &mut fmt::Formatter<'_>,
@@ -354,11 +354,11 @@ pub(crate) fn show_latency(
     let mut before = " latency_us=";
     for (class, count) in classes.iter().enumerate() {
         if *count != 0 {
-            write!(
-                f,
-                "{before}{}:{count}",
-                1u64.checked_shl(class as u32).unwrap_or(0)
-            )?;
+            let from = match class {
+                0 => 0,
+                _ => 1u64.checked_shl(class as u32).unwrap_or(0),
+            };
+            write!(f, "{before}{from}:{count}")?;
             before = ",";
         }
     }

@@ -136,9 +136,26 @@ def instructions(results):
 """
 
 
+def lacking(rows, way):
+    """What all other ways with one LUN have been measured at and this one has not, by queues and load."""
+    names = ("queues", "load", "block", "depth")
+    cells = {}
+    for row in rows:
+        if row["luns"] == 1:
+            cells.setdefault(row["way"], set()).add(tuple(row[name] for name in names))
+    others = [found for other, found in cells.items() if other != way]
+    missing = sorted(set.intersection(*others) - cells.get(way, set())) if others else []
+    depths = {}
+    for *place, depth in missing:
+        depths.setdefault(tuple(place), []).append(str(depth))
+    for (queues, load, block), found in depths.items():
+        yield f"queues {queues}: {block // 1024} KiB, {LOADS[load]}, depth {', '.join(found)}"
+
+
 def failures(results):
     """What could not be measured."""
-    return "".join(f"\nNot measured: {one['way']}: {one['why']}\n" for one in results.get("failed", []))
+    for one in results.get("failed", []):
+        yield f"\nNot measured: {'; '.join((one['way'], *lacking(results['rows'], one['way'])))} ({one['why']})\n"
 
 
 def pictures(selection):
@@ -177,7 +194,7 @@ emulation (tests/vm/emulated_svm).
 ## Every cell
 
 {pictures(selection)}
-{failures(results)}
+{"".join(failures(results))}
 {sections}
 """
 

@@ -115,6 +115,8 @@ def against(results):
         try:
             value = find(results)
             reached = value <= limit if sign == "≤" else value >= limit
-            yield what, f"{value:.2f}{unit}", f"{sign} {limit}{unit}", "yes" if reached else "**no**"
+            # Counts of an I/O are small.
+            places = 2 if unit else 3
+            yield what, f"{value:.{places}f}{unit}", f"{sign} {limit}{unit}", "yes" if reached else "**no**"
         except Missing:
             yield what, "not measured", f"{sign} {limit}{unit}", "–"

@@ -144,10 +144,11 @@ fn lun_stats(text: &mut String, lun: &LunStats) {
         .enumerate()
         .filter(|(_, count)| **count != 0)
     {
-        line(
-            text,
-            format_args!("    took less than {} µs: {count}", 2u128 << class.min(64)),
-        );
+        let (from, to) = match class.min(64) {
+            0 => (0, 2),
+            class => (1u128 << class, 2u128 << class),
+        };
+        line(text, format_args!("    took {from} to {to} µs: {count}"));
     }
 }
 
@@ -204,12 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn latency_is_told_by_upper_bounds() {
+    fn latency_is_told_by_the_bounds_of_its_classes() {
         let value = json!([{"hba": "h", "queues": [], "luns": [{
             "lun": 0, "in-flight": 0, "held-back": 0, "reads": 1, "read-bytes": 512, "writes": 0, "write-bytes": 0,
-            "flushes": 0, "ranges": 0, "throttled": 0, "statuses": {"ok": 1}, "latency": [0, 0, 4]}]}]);
+            "flushes": 0, "ranges": 0, "throttled": 0, "statuses": {"ok": 1}, "latency": [3, 0, 4]}]}]);
         let text = text(&Request::Stats, value).unwrap();
-        assert!(text.contains("less than 8 µs: 4"), "{text}");
+        for words in ["took 0 to 2 µs: 3", "took 4 to 8 µs: 4"] {
+            assert!(text.contains(words), "{text}");
+        }
     }
 
     #[test]

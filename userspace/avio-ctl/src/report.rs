@@ -159,8 +159,8 @@ pub struct LunStats {
     pub throttled: u64,
     /// Requests by how they ended; those that never happened are left out.
     pub statuses: BTreeMap<String, u64>,
-    /// How long a sample of the requests took: entry *n* counts those from 2ⁿ to less than 2ⁿ⁺¹ µs. Zeroes at the end
-    /// are left out.
+    /// How long a sample of the requests took: entry *n* counts those from 2ⁿ to less than 2ⁿ⁺¹ µs, entry 0 all below
+    /// 2 µs. Zeroes at the end are left out.
     pub latency: Vec<u64>,
 }
 

@@ -55,14 +55,11 @@ impl FromStr for DiskSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(key) = given_twice(text) {
+            return Err(Error::Twice(key.into()));
+        }
         let mut spec = Self::default();
-        let mut seen = Vec::new();
         for part in text.split(',') {
-            let key = part.split_once('=').map_or(part, |(key, _)| key);
-            if seen.contains(&key) {
-                return Err(Error::Twice(key.into()));
-            }
-            seen.push(key);
             spec.take(part)?;
         }
         if spec.disk.path.as_os_str().is_empty() {
@@ -94,6 +91,19 @@ impl DiskSpec {
         }
         Ok(())
     }
+}
+
+/// The first key that `text`, of parts with commas between them, has twice.
+pub(super) fn given_twice(text: &str) -> Option<&str> {
+    let mut seen = Vec::new();
+    for part in text.split(',') {
+        let key = part.split_once('=').map_or(part, |(key, _)| key);
+        if seen.contains(&key) {
+            return Some(key);
+        }
+        seen.push(key);
+    }
+    None
 }
 
 fn lun(number: &str) -> Result<u32, Error> {

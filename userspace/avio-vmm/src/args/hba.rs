@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use avio_abi::{features, MAX_QUEUES};
 
+use super::disk::given_twice;
 use super::WEIGHTS;
 
 /// An adapter of the command line.
@@ -30,6 +31,9 @@ pub enum Error {
     /// A key that is not known.
     #[error("'{0}' is unknown; known are id=, queues=, weight= and without=")]
     Unknown(String),
+    /// A key that is there twice.
+    #[error("{0} is given twice")]
+    Twice(String),
     /// A number of queues that is out of range.
     #[error("queues= takes a number from 1 to {MAX_QUEUES}")]
     Queues,
@@ -48,6 +52,9 @@ impl FromStr for HbaSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(key) = given_twice(text) {
+            return Err(Error::Twice(key.into()));
+        }
         let mut spec = Self {
             id: String::new(),
             queues: None,
@@ -139,5 +146,12 @@ mod tests {
         assert_eq!(spec("id=a,queues=0"), Err(Error::Queues));
         assert_eq!(spec("id=a,queues=65"), Err(Error::Queues));
         assert_eq!(spec("a"), Err(Error::Unknown("a".into())));
+        for (key, text) in [
+            ("id", "id=a,id=b,queues=1,queues=4"),
+            ("queues", "id=a,queues=1,queues=4"),
+            ("without", "id=a,without=fua,without=fua"),
+        ] {
+            assert_eq!(spec(text), Err(Error::Twice(key.into())), "{text}");
+        }
     }
 }
