@@ -40,6 +40,21 @@ pub(crate) struct Options {
     pub(crate) coalesce: bool,
 }
 
+impl Options {
+    /// How many queue pairs have interrupts, and how many are polled, of as many as the device has.
+    fn shares(&self, most: u32) -> (u32, u32) {
+        let most = most.clamp(1, MAX_QUEUES);
+        let polled = self.polled.min(most.saturating_sub(1));
+        let left = most.saturating_sub(polled);
+        let wanted = if self.queues == 0 {
+            left
+        } else {
+            self.queues.min(left)
+        };
+        (queue_count(wanted), polled)
+    }
+}
+
 /// A running adapter. Dropping it goes the way from the top to the bottom: the order of the fields.
 pub(crate) struct Adapter<'bound> {
     /// No new caller.
@@ -63,15 +78,7 @@ impl<'bound> Adapter<'bound> {
         let size = ring_size(&parent, &registers)?;
         let luns = registers.read(reg::LUNS).min(MAX_LUNS);
 
-        let most = registers.read(reg::MAX_QUEUES).clamp(1, MAX_QUEUES);
-        let polled = options.polled.min(most.saturating_sub(1));
-        let left = most.saturating_sub(polled);
-        let wanted = if options.queues == 0 {
-            left
-        } else {
-            options.queues.min(left)
-        };
-        let wanted = queue_count(wanted);
+        let (wanted, polled) = options.shares(registers.read(reg::MAX_QUEUES));
         let vectors = Vectors::new(device, FIRST_QUEUE_VECTOR, wanted).inspect_err(|_| {
             dev_err!(
                 device,
@@ -92,26 +99,11 @@ impl<'bound> Adapter<'bound> {
             lists: features & features::SEGMENT_LIST != 0,
             coalesce: options.coalesce && features & features::COALESCE != 0,
         };
-        let mut interrupting = KVec::new();
-        for index in 0..wanted {
-            interrupting.push(Queue::new(index, false, &shared)?, GFP_KERNEL)?;
-        }
-        let interrupts = Interrupts::new(vectors, "avio_stor", signals.clone(), &interrupting)?;
-        let (mut queues, mut all) = (interrupting, KVec::new());
-        for index in wanted..wanted.saturating_add(polled) {
-            queues.push(Queue::new(index, true, &shared)?, GFP_KERNEL)?;
-        }
-        for queue in &queues {
-            all.push(queue.clone(), GFP_KERNEL)?;
-        }
-        let link = Link {
-            device: parent.clone(),
-            registers: registers.clone(),
-            features,
-            size,
-            queues: all,
-        };
-        let link = Arc::new(link, GFP_KERNEL)?;
+        let mut queues = KVec::new();
+        add_queues(&mut queues, wanted, false, &shared)?;
+        let interrupts = Interrupts::new(vectors, "avio_stor", signals.clone(), &queues)?;
+        add_queues(&mut queues, polled, true, &shared)?;
+        let link = link(&shared, features, &queues)?;
         let running = Running::new(link.clone())?;
         dev_info!(
             device,
@@ -156,6 +148,31 @@ impl<'bound> Adapter<'bound> {
         tags.wait_for_partitions(PARTITIONS_MS);
         Ok(adapter)
     }
+}
+
+/// Makes so many more queues.
+fn add_queues(queues: &mut KVec<Arc<Queue>>, count: u32, polled: bool, shared: &Shared) -> Result {
+    let first = u32::try_from(queues.len())?;
+    for index in first..first.saturating_add(count) {
+        queues.push(Queue::new(index, polled, shared)?, GFP_KERNEL)?;
+    }
+    Ok(())
+}
+
+/// The way to the device, by these queues.
+fn link(shared: &Shared, features: u64, queues: &[Arc<Queue>]) -> Result<Arc<Link>> {
+    let mut all = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+    for queue in queues {
+        all.push(queue.clone(), GFP_KERNEL)?;
+    }
+    let link = Link {
+        device: shared.device.clone(),
+        registers: shared.registers.clone(),
+        features,
+        size: shared.size,
+        queues: all,
+    };
+    Ok(Arc::new(link, GFP_KERNEL)?)
 }
 
 /// Disks that go when this is dropped.

@@ -223,6 +223,16 @@ impl Luns {
             }
             Err(_) => return None,
         };
+        if changed & gated != 0 {
+            self.usage.set_gated(lun, false);
+        }
+        self.show(lun, disk, old, new);
+        Some(now)
+    }
+
+    /// Has a disk show another capacity and medium, and the log whatever has changed.
+    fn show(&self, lun: u16, disk: &LunDisk, old: &LunInfo, new: &LunInfo) {
+        let changed = old.flags ^ new.flags;
         if old.sectors != new.sectors {
             dev_info!(
                 self.device,
@@ -242,12 +252,10 @@ impl Luns {
                 dev_info!(self.device, "LUN {lun}: its backing is back\n");
             }
         }
-        if changed & gated != 0 {
+        if changed & lun_flags::GATED != 0 {
             dev_info!(self.device, "LUN {lun}: its new backing was accepted\n");
-            self.usage.set_gated(lun, false);
             disk.rescan();
         }
-        Some(now)
     }
 
     /// Ends the use of a disk of whose LUN nothing is left, even while it is open, and has it removed when its last

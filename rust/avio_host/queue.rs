@@ -215,6 +215,7 @@ impl BioOwner for Shared {
     type Answer = (Status, u32);
 
     fn ended(&self, place: u32, counters: &LunCounters, result: Result) -> (Status, u32) {
+        // Places are tags, which have 16 bits.
         let Some(tag) = self.tag(place as u16) else {
             return (Status::IoError, 0);
         };
@@ -247,7 +248,6 @@ impl BioOwner for Shared {
     }
 
     fn answer(&self, place: u32, (status, bytes): (Status, u32)) {
-        // Places are tags, which have 16 bits.
         self.complete(place as u16, status, bytes);
     }
 }

@@ -6,7 +6,7 @@ use crate::held::{Again, Held};
 use crate::lun::Refused;
 use crate::luns::Luns;
 use crate::queue::{Queue, Shared};
-use crate::submit::Submitter;
+use crate::submit::{Submitter, Turn};
 use avio_abi::ioctl::LATENCY_SAMPLE;
 use avio_abi::ring::{control, Broken, Submission};
 use avio_abi::stor::Status;
@@ -218,8 +218,11 @@ impl Reading {
         tag.started
             .store(if sampled { now_ns() } else { 0 }, Relaxed);
         let held = shared.held(u32::from(entry.lun));
-        let behind = held.is_some_and(|held| held.load(Relaxed) != 0);
-        match self.submitter.submit(shared, batch, entry, behind) {
+        let turn = match held {
+            Some(held) if held.load(Relaxed) != 0 => Turn::Behind,
+            _ => Turn::Own,
+        };
+        match self.submitter.submit(shared, batch, entry, turn) {
             Ok(()) => {}
             Err(Refused::With(status)) => self.submitter.end(shared, entry, status),
             Err(Refused::Until(time)) => {
@@ -243,16 +246,17 @@ impl Reading {
                 Some(tag) if tag.in_flight.condemned() => Err(Status::Aborted.into()),
                 // Looking at more than the first of a LUN would be in vain.
                 _ if behind => Err(Refused::Until(u64::MAX)),
-                _ => submitter.submit(shared, batch, entry, false),
+                _ => submitter.submit(shared, batch, entry, Turn::Held),
             };
-            if let Err(Refused::Until(time)) = result {
-                return Again::Until(time);
-            }
-            if let Some(held) = shared.held(u32::from(entry.lun)) {
-                held.fetch_sub(1, Relaxed);
-            }
-            if let Err(Refused::With(status)) = result {
-                submitter.end(shared, entry, status);
+            match result {
+                Err(Refused::Until(time)) => return Again::Until(time),
+                Err(Refused::With(status)) => {
+                    if let Some(held) = shared.held(u32::from(entry.lun)) {
+                        held.fetch_sub(1, Relaxed);
+                    }
+                    submitter.end(shared, entry, status);
+                }
+                Ok(()) => {}
             }
             Again::Gone
         });

@@ -17,6 +17,17 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
+/// Where a request stands among those of its LUN that are held back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There are none.
+    Own,
+    /// It is behind them: it is checked, and waits as well.
+    Behind,
+    /// It is the first of them.
+    Held,
+}
+
 /// What a worker needs to carry out requests.
 pub(crate) struct Submitter {
     pub(crate) luns: Arc<Luns>,
@@ -52,14 +63,13 @@ impl Submitter {
         }
     }
 
-    /// Submits the request of an entry whose tag was claimed, in the order of checks that abi.md 6.4 gives. With
-    /// `behind`, earlier requests of the LUN are held back: then it is checked, and waits as well.
+    /// Submits the request of an entry whose tag was claimed, in the order of checks that abi.md 6.4 gives.
     pub(crate) fn submit(
         &mut self,
         shared: &Shared,
         batch: &mut Batch<'_, Shared>,
         entry: &Submission,
-        behind: bool,
+        turn: Turn,
     ) -> Result<(), Refused> {
         let request = Request::parse(entry, shared.features)?;
         let lun = self
@@ -74,7 +84,7 @@ impl Submitter {
         }
         let bytes = gather(&mut self.list, batch, &request, lun, entry)?;
         let sectors = request.check(bytes, &lun.info)?;
-        if behind {
+        if turn == Turn::Behind {
             return Err(Refused::Until(u64::MAX));
         }
         if heed & heed::LIMITED != 0 {
@@ -85,9 +95,18 @@ impl Submitter {
             tag.bytes.store(bytes, Relaxed);
             tag.kind.store(kind as u32, Relaxed);
         }
+        // It may have ended before `submit` returns, and is not to count as held back then.
+        let held = shared.held(u32::from(entry.lun));
+        let held = held.filter(|_| turn == Turn::Held);
+        held.inspect(|held| {
+            held.fetch_sub(1, Relaxed);
+        });
         batch
             .submit(u32::from(entry.tag), entered, op, request.sector)
-            .map_err(|_| Status::IoError.into())
+            .map_err(|_| {
+                held.inspect(|held| held.add(1, Relaxed));
+                Status::IoError.into()
+            })
     }
 }
 

@@ -2,8 +2,8 @@
 
 //! What the administrator of a guest says to `/dev/gvsdN`, the node of an adapter in the guest's driver.
 //!
-//! No host takes part in this, so that it can change with the driver. Reserved fields must be zero. A call that is
-//! refused changes nothing: EINVAL for an argument that makes no sense, ENXIO for a LUN that is not there, ENODEV when
+//! No host takes part in this, so that it can change with the driver. Reserved fields of [`Task`] must be zero. A
+//! call that is refused changes nothing: EINVAL for an argument that makes no sense, ENXIO for a LUN that is not there, ENODEV when
 //! the adapter is gone.
 
 use crate::stor::LunInfo;
@@ -124,7 +124,7 @@ wire_struct! {
         pub aborts: u64,
         /// LUN_RESET tasks.
         pub resets: u64,
-        /// Doorbells that were rung; this and what follows only for [`ALL`], else zero.
+        /// Doorbells that were rung. Only for [`ALL`], else zero, as the next three.
         pub doorbells: u64,
         /// Batches of commands for which the device wanted no doorbell.
         pub doorbells_suppressed: u64,

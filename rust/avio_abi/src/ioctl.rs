@@ -72,8 +72,8 @@ wire_struct! {
         pub max_luns: u32,
         /// [`features`](crate::features) on offer.
         pub features: u64,
-        /// Disks of LUNs that were removed by force and whose requests the backing still has. They are closed by the first
-        /// call that finds them without; this one looks.
+        /// Disks of removed LUNs that are still open: a backing has requests, or a worker has yet to hear of the removal. The
+        /// first call that finds neither closes them; this one looks.
         pub leaving: u64,
         /// Zero.
         pub reserved: [u64; 4],

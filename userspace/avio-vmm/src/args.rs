@@ -110,7 +110,7 @@ pub struct Args {
     pub no_seccomp: bool,
 
     /// What to log to standard error: a level, or module=level pairs, for instance avio_vmm=debug.
-    /// Of what is not debug or trace there are 1000 lines a minute at most
+    /// Of each message that is not debug or trace there are 256 lines a minute at most
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub log: String,
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -26,11 +27,10 @@ use server::Server;
 pub use server::{Error, Name};
 use uevents::Uevents;
 
-/// Milliseconds between two looks at what does not tell when it changes: a stop that is not complete.
-const STOP_PAUSE: i32 = 20;
+/// Between two looks at what does not tell when it changes: a stop that is not complete.
+const STOP_PAUSE: Duration = Duration::from_millis(20);
 /// Likewise, a lost device of which udev may make the name again, or one whose LUN is gone and that still has requests.
-const DEVICE_PAUSE: i32 = 1000;
-const FOR_EVER: i32 = -1;
+const DEVICE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The machine as this thread sees it.
 pub struct Guest {
@@ -69,6 +69,7 @@ impl Control {
     pub fn run(&mut self, guest: &Guest) {
         // Between two runs, and while an adapter is stopping or quiesced, nothing can be told.
         let mut untold = true;
+        let mut looked = Instant::now();
         while guest.exit.outcome().is_none() {
             let (mut stopping, mut leaving) = (false, false);
             for hba in &guest.hbas {
@@ -81,12 +82,12 @@ impl Control {
             }
             untold = busy;
             watch::remember_gates(guest);
-            let timeout = match (stopping, leaving || watch::any_lost(guest)) {
-                (true, _) => STOP_PAUSE,
-                (false, true) => DEVICE_PAUSE,
-                (false, false) => FOR_EVER,
+            let pause = match (stopping, leaving || watch::any_lost(guest)) {
+                (true, _) => Some(STOP_PAUSE),
+                (false, true) => Some(DEVICE_PAUSE),
+                (false, false) => None,
             };
-            if let Err(error) = self.wait(guest, timeout) {
+            if let Err(error) = self.wait(guest, pause) {
                 let text = format!("the control thread cannot wait for events: {error}");
                 return guest.exit.end(Outcome::Failed(text));
             }
@@ -97,15 +98,19 @@ impl Control {
                     watch::look(guest, |lun| changed.touches(lun.backing.number));
                 }
             }
-            watch::look_for_lost(guest);
+            // The guest can wake this thread as often as it likes.
+            if looked.elapsed() >= DEVICE_PAUSE {
+                watch::look_for_lost(guest);
+                looked = Instant::now();
+            }
             if let Some(server) = &mut self.server {
                 server.serve(|line| commands::answer(guest, line));
             }
         }
     }
 
-    /// Waits until there is something to do. What to wait for is put together anew each time: it is little, and changes.
-    fn wait(&self, guest: &Guest, timeout: i32) -> io::Result<()> {
+    /// Waits until there is something to do, or for a time. What to wait for is put together anew each time: it is little, and changes.
+    fn wait(&self, guest: &Guest, pause: Option<Duration>) -> io::Result<()> {
         let epoll = Epoll::new()?;
         let mut waited = vec![
             (guest.exit.event().as_raw_fd(), EventSet::IN),
@@ -120,6 +125,7 @@ impl Control {
         for (fd, events) in waited {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, 0))?;
         }
+        let timeout = pause.map_or(-1, |pause| pause.as_millis() as i32);
         match epoll.wait(timeout, &mut [EpollEvent::default()]) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),

@@ -52,7 +52,7 @@ pub struct Hba {
     pub stor: Arc<Stor>,
     registers: Mutex<Registers<Served>>,
     quiesced: Arc<AtomicBool>,
-    /// The module may still have disks of LUNs that were removed by force.
+    /// The module may still have disks of LUNs that were removed.
     leaving: AtomicBool,
 }
 
@@ -114,7 +114,8 @@ impl Hba {
     ) -> Result<(), Error> {
         write_back(new);
         // What the module would refuse it refuses before the old one has gone.
-        self.stor.try_lun(&new.backing.file, readonly(new))?;
+        self.stor
+            .try_lun(&new.backing.file, readonly(new), new.cgroup.as_deref())?;
         let mut registers = self.registers();
         let gated = registers.lun(number).flags & lun_flags::GATED != 0;
         self.remove(number, force)?;
@@ -223,7 +224,7 @@ impl Hba {
 
     fn remove(&self, number: u32, force: bool) -> Result<(), Error> {
         self.stor.remove_lun(number, force)?;
-        self.leaving.fetch_or(force, Ordering::Relaxed);
+        self.leaving.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -240,7 +241,7 @@ impl Hba {
         )?;
         if lun.disk.limits != Limits::default() {
             if let Err(error) = self.stor.set_limits(number, &lun.disk.limits) {
-                let _ = self.stor.remove_lun(number, true);
+                let _ = self.remove(number, true);
                 return Err(error);
             }
         }

@@ -237,15 +237,15 @@ impl Inventory {
         !(facts.identity.own || same) || self.is_foreign(place.0, place.1, new)
     }
 
-    /// The guest does not know what a LUN's backing is now, until it says so, even if nothing but that tells it from what
-    /// it knew.
-    pub fn doubt(&mut self, place: Place, facts: &Facts) -> Result<(), state::Error> {
+    /// The guest does not know what a LUN's backing is going to be, until it says so, even if nothing but that tells it
+    /// from what it knew. Whether the state had to be told.
+    pub fn doubt(&mut self, place: Place, facts: &Facts) -> Result<bool, state::Error> {
         let (id, text) = (&self.adapters[place.0].id, &facts.identity.text);
         if self.state.known(id, place.1) != Some(text) {
-            return Ok(());
+            return Ok(false);
         }
-        self.state
-            .know(id, place.1, &format!("another than {text}"))
+        let another = format!("another than {text}");
+        self.state.know(id, place.1, &another).map(|()| true)
     }
 }
 

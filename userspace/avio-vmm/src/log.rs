@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
 //! The log on standard error. A guest can bring the same lines about over and over, by resetting itself if in no other way;
-//! so there are so many in a minute only. What is asked for to find a fault, `debug` and `trace`, is not limited.
+//! so there are so many of a kind in a minute only, and none is lost for those of another kind. What is asked for to find a
+//! fault, `debug` and `trace`, is not limited.
 
+use std::collections::HashMap;
 use std::io::{stderr, Stderr, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::callsite::Identifier;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::{MakeWriter, OptionalWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Most lines of a period: a host that loses all disks of a large guest at once has one for each.
-const LINES: u32 = 1000;
+/// Most lines of a kind in a period: a host that loses all disks of an adapter at once has one for each.
+const LINES: u32 = 256;
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// Begins to log what passes this filter.
 pub fn start(filter: &str) -> Result<(), String> {
     let targets: Targets = filter.parse().map_err(|e| format!("--log {filter}: {e}"))?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Limited(Mutex::new(Count::new(Instant::now()))))
+        .with_writer(Limited(Mutex::default()))
         .without_time();
     tracing_subscriber::registry()
         .with(targets)
@@ -39,7 +42,7 @@ enum Fate {
     LeftOut,
 }
 
-/// The lines of a period.
+/// The lines of one kind in a period.
 struct Count {
     began: Instant,
     lines: u32,
@@ -66,33 +69,38 @@ impl Count {
     }
 }
 
-/// Standard error, which takes no more lines than it may.
-struct Limited(Mutex<Count>);
+/// Standard error, which takes no more lines than it may. Counts them by where in the program they are written.
+struct Limited(Mutex<HashMap<Identifier, Count>>);
 
 impl<'a> MakeWriter<'a> for Limited {
     type Writer = OptionalWriter<Stderr>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fate = count.one_more(Instant::now());
-        drop(count);
-        if fate == Fate::Replaced {
-            let _ = writeln!(
-                stderr(),
-                "avio-vmm: too many lines; the rest of a minute's are left out"
-            );
-        }
-        match fate {
-            Fate::Written => OptionalWriter::some(stderr()),
-            Fate::Replaced | Fate::LeftOut => OptionalWriter::none(),
-        }
+        OptionalWriter::some(stderr())
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
         if *event.level() > Level::INFO {
-            return OptionalWriter::some(stderr());
+            return self.make_writer();
         }
-        self.make_writer()
+        let now = Instant::now();
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts
+            .entry(event.callsite())
+            .or_insert_with(|| Count::new(now));
+        let fate = count.one_more(now);
+        drop(counts);
+        match fate {
+            Fate::Written => self.make_writer(),
+            Fate::Replaced => {
+                let _ = writeln!(
+                    stderr(),
+                    "avio-vmm: more than {LINES} lines like the last in a minute; the rest of them are left out"
+                );
+                OptionalWriter::none()
+            }
+            Fate::LeftOut => OptionalWriter::none(),
+        }
     }
 }
 

@@ -109,8 +109,13 @@ impl State {
         if self.known(adapter, lun) == Some(identity) {
             return Ok(());
         }
+        let before = self.known(adapter, lun).map(String::from);
         self.note(adapter, lun, identity);
-        self.write()
+        // What could not be written is not known, so that the next call tries again.
+        self.write().inspect_err(|_| match before {
+            Some(before) => self.note(adapter, lun, &before),
+            None => self.forget(adapter, lun),
+        })
     }
 
     /// Likewise, but the caller writes the file later.

@@ -176,9 +176,10 @@ impl<O: BioOwner> Bios<O> {
             )
         };
         let answer = bios.owner.ended(place.index, lane.counters(), result);
-        // The last access to the lane, and then to `bios`: whoever waits for these may free them.
+        // The last access to the lane: whoever waits for it may free it.
         lane.leave();
         bios.owner.answer(place.index, answer);
+        // Likewise to `bios`, and to the owner in it.
         bios.in_flight.leave();
     }
 

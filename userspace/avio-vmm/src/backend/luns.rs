@@ -47,11 +47,11 @@ impl Stor {
         Ok(arg.info)
     }
 
-    /// Whether the module would take an open block device as a LUN with these of `lun_flags`, tried on an adapter that
-    /// is there for nothing else.
-    pub fn try_lun(&self, disk: &File, flags: u32) -> Result<(), Error> {
+    /// Whether the module would take an open block device as a LUN with these of `lun_flags`, in this cgroup, tried on an
+    /// adapter that is there for nothing else.
+    pub fn try_lun(&self, disk: &File, flags: u32, cgroup: Option<&File>) -> Result<(), Error> {
         let trial = self.another()?;
-        trial.add_lun(0, disk, flags, "", [0; 16], None).map(drop)
+        trial.add_lun(0, disk, flags, "", [0; 16], cgroup).map(drop)
     }
 
     /// Detaches a LUN; with `force` although requests are in flight.

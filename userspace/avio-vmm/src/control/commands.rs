@@ -150,13 +150,24 @@ fn replace(guest: &Guest, arguments: ReplaceLun) -> Outcomes {
         .open_disk((index, number), arguments.disk)
         .map_err(chain)?;
     let gated = inventory.is_another((index, number), &new);
+    // Before it is there, so that no restart finds it unnoticed.
+    let facts = &new.backing.facts;
+    let doubted = match gated {
+        true => inventory.doubt((index, number), facts).map_err(chain),
+        false => Ok(false),
+    };
     let old = inventory.adapters[index].luns.get(&number);
-    if let Err(error) = guest.hbas[index].replace(number, old, &new, gated, arguments.force) {
+    let replaced = doubted.clone().and_then(|_| {
+        let hba = &guest.hbas[index];
+        let result = hba.replace(number, old, &new, gated, arguments.force);
+        result.map_err(chain)
+    });
+    if let Err(error) = replaced {
+        if doubted == Ok(true) {
+            watch::know(&mut inventory, (index, number), &facts.identity.text);
+        }
         inventory.settle_cgroup((index, number));
-        return Err(chain(error));
-    }
-    if gated {
-        watch::doubt(&mut inventory, (index, number), &new.backing.facts);
+        return Err(error);
     }
     inventory.adapters[index].luns.insert(number, new);
     value(&Replaced { gated })

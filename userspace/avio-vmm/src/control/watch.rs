@@ -4,10 +4,22 @@
 //! message that is lost or late can mislead.
 
 use super::Guest;
-use crate::backend::Error;
+use crate::backend;
 use crate::backing::{Facts, Look};
 use crate::hba::Hba;
 use crate::inventory::{Inventory, Lun, Place};
+use avio_abi::pci::state;
+
+/// Why the guest could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The module's reason.
+    #[error(transparent)]
+    Module(#[from] backend::Error),
+    /// What the guest knows could not be written down.
+    #[error(transparent)]
+    State(#[from] crate::state::Error),
+}
 
 /// Looks at the backings of some LUNs, and tells the guest what is new.
 pub fn look(guest: &Guest, which: impl Fn(&Lun) -> bool) {
@@ -41,10 +53,15 @@ pub fn look_at(guest: &Guest, inventory: &mut Inventory, place: Place) -> Result
     }
 }
 
-/// Looks whether lost devices have come back: the device itself, or another in its place.
+/// Looks whether lost devices have come back: the device itself, or another in its place. Of an adapter that cannot be
+/// told now, at another time.
 pub fn look_for_lost(guest: &Guest) {
     let mut inventory = guest.inventory.lock();
     for place in places(&inventory, |lun| lun.lost) {
+        let hba = &guest.hbas[place.0];
+        if hba.is_quiesced() || hba.registers().state() == state::STOPPING {
+            continue;
+        }
         report(look_at(guest, &mut inventory, place));
         let Some(lun) = lun_at(&mut inventory, place).filter(|lun| lun.lost) else {
             continue;
@@ -52,7 +69,7 @@ pub fn look_for_lost(guest: &Guest) {
         let disk = lun.disk.clone();
         match inventory.open_disk(place, disk) {
             Ok(found) if found.backing.facts.sectors != 0 => {
-                come_back(&guest.hbas[place.0], &mut inventory, place, found);
+                report(come_back(hba, &mut inventory, place, found));
             }
             Ok(_) => {}
             Err(error) => tracing::trace!("{}", crate::error_chain(&error)),
@@ -90,57 +107,57 @@ fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Res
     let was_known = known == Some(&before.identity.text);
     let another_medium = facts.sequence != before.sequence;
     let foreign = known != Some(&facts.identity.text) || !facts.identity.own;
-    if hba.has(place.1) {
-        hba.update(place.1, false, another_medium.then_some(foreign))?;
-    } else {
-        hba.attach(place.1, lun, !was_known)?;
+    if another_medium && foreign {
+        inventory.doubt(place, &facts)?;
     }
-    lun.backing.facts = facts.clone();
+    let Some(lun) = lun_at(inventory, place) else {
+        return Ok(());
+    };
+    let before = std::mem::replace(&mut lun.backing.facts, facts.clone());
+    let told = if hba.has(place.1) {
+        hba.update(place.1, false, another_medium.then_some(foreign))
+    } else {
+        let gated = if another_medium { foreign } else { !was_known };
+        hba.attach(place.1, lun, gated)
+    };
+    if let Err(error) = told {
+        lun.backing.facts = before;
+        return Err(error.into());
+    }
     lun.lost = false;
     // The same disk, which only looks different: it has another size, or its image another name.
     if !another_medium && was_known {
         know(inventory, place, &facts.identity.text);
     }
-    if another_medium && foreign {
-        doubt(inventory, place, &facts);
-    }
     Ok(())
 }
 
 /// Another device is there under the name of a lost one.
-fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) {
+fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) -> Result<(), Error> {
     let foreign = inventory.is_another(place, &found);
-    let result = if hba.has(place.1) {
-        hba.replace(place.1, None, &found, foreign, true)
+    if foreign {
+        inventory.doubt(place, &found.backing.facts)?;
+    }
+    if hba.has(place.1) {
+        hba.replace(place.1, None, &found, foreign, true)?;
     } else {
-        hba.attach(place.1, &found, foreign)
-    };
-    if result.is_ok() {
-        tracing::warn!(
-            "{} is back{}",
-            found.disk.path.display(),
-            if foreign {
-                " as another disk; the LUN's gate is closed"
-            } else {
-                ""
-            }
-        );
+        hba.attach(place.1, &found, foreign)?;
+    }
+    tracing::warn!(
+        "{} is back{}",
+        found.disk.path.display(),
         if foreign {
-            doubt(inventory, place, &found.backing.facts);
+            " as another disk; the LUN's gate is closed"
+        } else {
+            ""
         }
-        inventory.adapters[place.0].luns.insert(place.1, found);
-    }
-    report(result);
+    );
+    inventory.adapters[place.0].luns.insert(place.1, found);
+    Ok(())
 }
 
-/// Has the guest not know what is there, also after a restart.
-pub fn doubt(inventory: &mut Inventory, place: Place, facts: &Facts) {
-    if let Err(error) = inventory.doubt(place, facts) {
-        tracing::warn!("{}", crate::error_chain(&error));
-    }
-}
-
-fn know(inventory: &mut Inventory, place: Place, identity: &str) {
+/// From now on the guest knows this one.
+pub fn know(inventory: &mut Inventory, place: Place, identity: &str) {
     let id = inventory.adapters[place.0].id.clone();
     if let Err(error) = inventory.state.know(&id, place.1, identity) {
         tracing::warn!("{}", crate::error_chain(&error));
