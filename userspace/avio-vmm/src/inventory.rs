@@ -308,6 +308,39 @@ mod tests {
     }
 
     #[test]
+    fn s12_a_nameless_disk_is_another_when_the_device_is() {
+        let mut inventory = inventory();
+        let like = |own, sequence| {
+            let mut lun = lun(0, "device 7:0 of 8 sectors", false);
+            lun.backing.facts.identity.own = own;
+            lun.backing.facts.sequence = sequence;
+            lun
+        };
+        inventory.meet(0, 4, &like(false, 1));
+        inventory.adapters[0].luns.insert(4, like(false, 1));
+        assert!(!inventory.is_another((0, 4), &like(false, 1)));
+        assert!(inventory.is_another((0, 4), &like(false, 2)));
+        assert!(
+            !inventory.is_another((0, 4), &like(true, 2)),
+            "it has a name"
+        );
+    }
+
+    #[test]
+    fn s12_a_doubt_lasts_until_the_guest_knows() {
+        let mut inventory = inventory();
+        let disk = lun(0, "device 7:0 of 8 sectors", false);
+        inventory.meet(0, 4, &disk);
+        assert!(!inventory.is_foreign(0, 4, &disk));
+        assert!(inventory.doubt((0, 4), &disk.backing.facts).unwrap());
+        assert!(inventory.is_foreign(0, 4, &disk));
+        assert!(!inventory.doubt((0, 4), &disk.backing.facts).unwrap());
+        let text = &disk.backing.facts.identity.text;
+        inventory.state.know("a", 4, text).unwrap();
+        assert!(!inventory.is_foreign(0, 4, &disk));
+    }
+
+    #[test]
     fn a_weight_without_cgroups_is_refused() {
         let error = inventory().weigh(0, None, 7).unwrap_err();
         assert!(error.to_string().contains("--cgroup"));

@@ -207,6 +207,25 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_is_not_known() {
+        let folder = folder("unwritable");
+        let path = folder.join("state");
+        let mut state = State::open(&path).unwrap();
+        state.know("a", 3, "first").unwrap();
+        // Nothing can take the place of a folder that is not empty.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        let error = state.know("a", 3, "second").unwrap_err();
+        assert!(error.to_string().contains("cannot write"), "{error}");
+        assert!(state.know("a", 4, "third").is_err());
+        assert_eq!(
+            (state.known("a", 3), state.known("a", 4)),
+            (Some("first"), None)
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn two_guests_cannot_share_a_state_file() {
         let folder = folder("locked");
         let path = folder.join("state");
