@@ -254,7 +254,7 @@ def on_the_stack(script, name=None, guest="normal", brief=False, qemu=lambda: ()
         built("normal")
         initrd = packed(guest, script if programs else "guest", programs)
         line = [f"/avio/tests/vm/{script}.py", initrd, *(["brief"] if brief else [])]
-        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0", NO_POLLING], "timeout": 1200}
+        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0", NO_POLLING], "timeout": 2400}
         in_vm(report, name or script, line, "normal", qemu=qemu(), **options)
 
     return run

@@ -10,6 +10,12 @@ from control import Control
 SOCKET, STATE = Path("/tmp/avio.socket"), Path("/tmp/avio.state")
 
 
+def in_use(control, lun):
+    """Whether the guest has the disk of a LUN of the one adapter open."""
+    luns = control("status")["adapters"][0]["luns"]
+    return next(one for one in luns if one["lun"] == lun)["in-use"]
+
+
 class Machine(Shell):
     """A guest with a control socket and a state file."""
 
@@ -44,8 +50,13 @@ class Machine(Shell):
 
     def remove_disk(self, control, lun, disk):
         """Take a LUN away, and see its disk go."""
+        self.let_go(control, lun)
         control("remove-lun", lun=lun)
         self.gone(disk)
+
+    def let_go(self, control, lun):
+        """Wait until it has a LUN's disk open no more, as who looks for partitions has."""
+        wait_for(lambda: not in_use(control, lun), 20, f"LUN {lun} to be open no more")
 
     def in_background(self, command, name):
         """Begin a command whose exit code comes into /tmp/NAME."""

@@ -19,6 +19,7 @@ use avio_abi::ring::{Broken, Submission};
 use avio_abi::stor::{LunInfo, Status};
 use avio_abi::wire::Wire;
 use avio_core::ring::RingSize;
+use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -37,6 +38,15 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<(
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Repeats a call for as long as it says EAGAIN.
+pub fn until_done(what: &str, mut call: impl FnMut() -> Result<(), Errno>) -> Result<()> {
+    wait_for(what, || match call() {
+        Ok(()) => Ok(true),
+        Err(Errno::EAGAIN) => Ok(false),
+        Err(errno) => Err(errno).context(what.to_owned()),
+    })
 }
 
 /// What a guest is to have.

@@ -375,10 +375,10 @@ coalesced() {
         for depth in 1 32; do
             for round in $(seq 10); do
                 share=$(interrupts_at_depth "$(disk $1)" $depth) || { echo "$share"; return 1; }
-                [ "$on" = 0 ] || [ "$share" -lt 80 ] && break
+                rung=$(told get_stat Doorbells) ended=$(told get_stat Completions)
+                { [ "$on" = 0 ] || [ "$share" -lt 80 ]; } && { [ $depth = 1 ] || [ $((2 * rung)) -lt "$ended" ]; } && break
             done
-            value "coalesce=$on, depth $depth" "$share interrupts for 100 completions"
-            rung=$(told get_stat Doorbells) ended=$(told get_stat Completions)
+            value "coalesce=$on, depth $depth" "$share interrupts for 100 completions, $rung doorbells for $ended requests"
             case $on,$depth in
                 0,1) [ "$share" -ge 90 ] || { echo "coalesce=0: $share interrupts for 100 lone requests"; return 1; } ;;
                 1,*) [ "$share" -lt 80 ] || { echo "coalesce=1, depth $depth: $share interrupts for 100 completions"; return 1; } ;;

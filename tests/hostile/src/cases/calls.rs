@@ -161,13 +161,17 @@ fn two_threads(env: &Env) -> Result<Outcome> {
     let counts = std::thread::scope(|scope| {
         let threads = [scope.spawn(caller), scope.spawn(caller)];
         std::thread::sleep(Duration::from_millis(1500));
+        let met = wait_for("a call that meets a queue with requests", || {
+            let ended = threads.iter().any(|thread| thread.is_finished());
+            Ok(ended || served.load(Ordering::Relaxed) != 0)
+        });
         stop.store(true, Ordering::Relaxed);
-        threads.map(|thread| thread.join().expect("caller"))
+        (met, threads.map(|thread| thread.join().expect("caller")))
     });
-    let [first, second] = counts;
+    let (met, [first, second]) = counts;
     let calls = first? + second?;
+    met?;
     let served = served.into_inner();
-    ensure!(served != 0, "no call met a queue that had requests");
     guest.restart()?;
     guest.works(0, 43)?;
     guest.works(1, 44)?;
@@ -185,7 +189,7 @@ fn stop(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::start(env, &TWO_QUEUES)?;
     for round in 0..20 {
         load(&mut guest)?;
-        guest.adapter.stop()?;
+        until_done("STOP with requests in flight", || guest.adapter.stop())?;
         // After STOP nothing is written any more.
         guest.fill(DATA, 0, 4096, round);
         std::thread::sleep(Duration::from_millis(5));

@@ -5,7 +5,6 @@
 
 use crate::adapter::{refused, Adapter};
 use crate::backing::{Mapped, NullBlk};
-use crate::counts::is_busy;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::sys::Mapping;
@@ -13,6 +12,7 @@ use anyhow::{ensure, Context, Result};
 use avio_abi::ioctl::{region_flags, Region, SetQueue, SetupError};
 use avio_abi::stor::Status;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 pub const TESTS: &[Test] = &[
@@ -160,9 +160,12 @@ fn other_memory(env: &Env) -> Result<Outcome> {
     guest.queue().go(&waiting)?;
     guest.wait_in_flight(2)?;
     let (adapter, table) = (&guest.adapter, with(&guest, new_region));
+    let stuck = AtomicU32::new(0);
     std::thread::scope(|scope| -> Result<()> {
-        let call = scope.spawn(|| exchange(adapter, &table));
-        let waits = wait_for("the call waits", is_busy);
+        let call = scope.spawn(|| exchange(adapter, &table, &stuck));
+        let waits = wait_for("the call waits", || {
+            Ok(stuck.load(Ordering::Relaxed) != 0 || call.is_finished())
+        });
         let early = call.is_finished();
         held.resume()?;
         call.join().expect("call")?;
@@ -198,13 +201,14 @@ fn on_disk(guest: &mut Guest, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Exchanges the table, and again if the backing took too long.
-fn exchange(adapter: &Adapter, table: &[Region]) -> Result<()> {
+/// Exchanges the table, and again if the backing took too long, which is counted.
+fn exchange(adapter: &Adapter, table: &[Region], stuck: &AtomicU32) -> Result<()> {
     loop {
         let Err(refusal) = adapter.set_memory(table) else {
             return Ok(());
         };
         refused("SET_MEMORY", Err::<(), _>(refusal), SetupError::Stuck)?;
+        stuck.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,6 @@ use anyhow::{ensure, Context, Result};
 use avio_abi::ioctl::remove_flags;
 use avio_abi::pci::task::{QUEUE_START, QUEUE_STOP};
 use avio_abi::ring::Submission;
-use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -39,15 +38,6 @@ fn flood(queue: &mut Queue, entry: Submission, done: &AtomicU64, stop: &AtomicBo
         }
     }
     Ok(())
-}
-
-/// Repeats a call for as long as it says EAGAIN.
-fn until_done(what: &str, mut call: impl FnMut() -> Result<(), Errno>) -> Result<()> {
-    wait_for(what, || match call() {
-        Ok(()) => Ok(true),
-        Err(Errno::EAGAIN) => Ok(false),
-        Err(errno) => Err(errno).context(what.to_owned()),
-    })
 }
 
 /// Each call, and the flood goes on. Then those that end it.

@@ -169,6 +169,8 @@ fn share(env: &Env) -> Result<Outcome> {
     // Turns of all of the flood's workers that one request may have to wait for, where the machine is slow and its
     // processors are few.
     const MOST_TURNS: u64 = 16 * FLOODING.queues as u64;
+    // The longest of the waits that counts.
+    const SPOILT: usize = 3;
     let mut victim = Guest::simple(env)?;
     let large = [(DATA, 65536); 3];
     let floods = [
@@ -178,16 +180,19 @@ fn share(env: &Env) -> Result<Outcome> {
     ];
     let mut counts = Vec::new();
     for (what, flood) in floods {
-        let mut longest = 0;
+        let mut waits = Vec::new();
         let work = |done: &AtomicU64| {
             (0..REQUESTS).try_for_each(|_| {
                 let before = done.load(Ordering::Relaxed);
                 victim.queue().ok(&read(0, 0, &[(DATA, 4096)]))?;
-                longest = longest.max(done.load(Ordering::Relaxed) - before);
+                waits.push(done.load(Ordering::Relaxed) - before);
                 Ok(())
             })
         };
         let meanwhile = beside_flood(env, flood, work)?;
+        // Others may have taken the processor from the victim itself, but not time and again.
+        waits.sort_unstable();
+        let longest = waits[waits.len() - SPOILT];
         // On the average a request waits for no more than a turn of each worker, however many are in the flood's rings.
         let turns = REQUESTS * u64::from(FLOODING.queues);
         let fair = meanwhile <= turns * TURN && longest <= MOST_TURNS * TURN;

@@ -34,7 +34,11 @@ fn held_back(env: &Env) -> Result<(Guest, Vec<u16>)> {
     guest
         .queue()
         .go(&tags.iter().map(read).collect::<Vec<_>>())?;
-    wait_for("requests wait", || Ok(guest.adapter.lun(0)?.held_back >= 8))?;
+    // The pass that takes them tells its position at its end.
+    wait_for("requests wait", || {
+        let taken = guest.adapter.queue(0)?.submission == tags.len() as u32;
+        Ok(taken && guest.adapter.lun(0)?.held_back >= 8)
+    })?;
     Ok((guest, tags))
 }
 

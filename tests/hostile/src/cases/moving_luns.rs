@@ -163,7 +163,7 @@ fn removed_in_flight(env: &Env) -> Result<Outcome> {
     let held = device.suspend()?;
     guest.fill(DATA, 0, 65536, 172);
     guest.queue().go(&[entry(2), entry(3)])?;
-    wait_for("two in flight", || Ok(guest.adapter.lun(3)?.in_flight == 2))?;
+    guest.wait_in_flight(2)?;
     refused(
         "REMOVE_LUN with requests in flight",
         guest.adapter.remove_lun(3, 0),

@@ -19,15 +19,6 @@ pub const TESTS: &[Test] = &[
     ("close_of_a_backing_that_stands_still", close_still),
 ];
 
-/// Repeats a call for as long as it says EAGAIN.
-fn until_done(what: &str, mut call: impl FnMut() -> Result<(), Errno>) -> Result<()> {
-    wait_for(what, || match call() {
-        Ok(()) => Ok(true),
-        Err(Errno::EAGAIN) => Ok(false),
-        Err(errno) => Err(errno).context(what.to_owned()),
-    })
-}
-
 fn keeps_positions(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::start(env, &TWO_QUEUES)?;
     guest.works(0, 230)?;
@@ -53,8 +44,9 @@ fn keeps_positions(env: &Env) -> Result<Outcome> {
     guest.adapter.resume()?;
     let answers = guest.queue().answers(&[0, 1, 2])?;
     ensure!(answers == [Status::Ok; 3], "after RESUME: {answers:?}");
-    let after = positions(&guest, 0)?;
-    ensure!(after == (5, 5, 0), "positions {after:?} after RESUME");
+    wait_for("positions after RESUME", || {
+        Ok(positions(&guest, 0)? == (5, 5, 0))
+    })?;
     guest.works(1, 233)?;
     guest.adapter.quiesce()?;
     guest.restart().context("STOP of a quiesced adapter")?;
@@ -67,7 +59,7 @@ fn under_load(env: &Env) -> Result<Outcome> {
     let writes: Vec<_> = (0..8).map(|tag| write(tag, 0, &[(DATA, 65536)])).collect();
     for round in 0..50 {
         guest.queue().go(&writes)?;
-        guest.adapter.quiesce()?;
+        until_done("QUIESCE under load", || guest.adapter.quiesce())?;
         let status = guest.adapter.queue(0)?;
         let (taken, posted) = (status.submission, status.completion);
         ensure!(
