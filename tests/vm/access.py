@@ -4,8 +4,8 @@ storage.py."""
 
 from backings import null_blk, remove_null_blk
 from common import Shell, case, check, equal
-from gates import filled, lun
-from machine import guest_sum, host_sum
+from gates import filled
+from machine import guest_sum, host_sum, lun_of
 
 MIB = 1 << 20
 
@@ -16,7 +16,7 @@ def read_only(guest, control):
         path = filled("for-reading", 4)
         whole = host_sum(path, 0, 4 * MIB)
         disk = guest.new_disk(control, 28, path, readonly=True)
-        check("read-only" in lun(guest, 28)["flags"], "the VMM tells nothing of it")
+        check("read-only" in lun_of(control, 28)["flags"], "the VMM tells nothing of it")
         equal(guest.do(f"attribute {disk} ro").strip(), "1", "the guest's read-only flag")
         zeroes = f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1"
         writable = f"blockdev --setrw /dev/{disk}; {zeroes} oflag=direct"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from backings import dm, dm_reload, linear, null_blk, remove_dm, remove_null_blk, sectors, write
 from common import case, check, wait_for
+from machine import lun_stats
 
 
 def behind_each_other(*devices):
@@ -15,11 +16,6 @@ def behind_each_other(*devices):
         lines.append(f"{at} {sectors(device)} linear {device} 0")
         at += sectors(device)
     return lines
-
-
-def writes(control, number):
-    """How many writes were counted of a LUN of the one adapter since it was added."""
-    return next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == number)["writes"]
 
 
 def other_limits(guest, control):
@@ -82,10 +78,10 @@ def other_limits(guest, control):
         disk = guest.new_disk(control, 20, kept)
         guest.do(f"beside {disk}")
         guest.at_work(disk)
-        wait_for(lambda: writes(control, 20), 20, "a write")
-        since = writes(control, 20)
+        wait_for(lambda: lun_stats(control, 20)["writes"], 20, "a write")
+        since = lun_stats(control, 20)["writes"]
         control.refuses("replace-lun", "zones", disk=zoned, lun=20, force=True)
-        now = writes(control, 20)
+        now = lun_stats(control, 20)["writes"]
         check(now >= since, f"{since} writes were counted before and {now} after: it was taken away in between")
         guest.do(f"end_beside; verified {disk} 8 1m")
         guest.remove_disk(control, 20, disk)

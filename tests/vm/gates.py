@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backings import linear, loop, null_blk, remove_dm, remove_null_blk
 from common import case, check, equal, sh, wait_for
-from machine import Machine, guest_sum, host_sum, requests_of
+from machine import Machine, guest_sum, host_sum, lun_of, requests_of
 
 MIB = 1 << 20
 
@@ -20,14 +20,9 @@ def filled(name, mib):
     return path
 
 
-def lun(guest, number):
-    """What the VMM tells of a LUN of the one adapter."""
-    return next(lun for lun in guest.control()("status")["adapters"][0]["luns"] if lun["lun"] == number)
-
-
 def gated(guest, number):
     """Whether the gate of a LUN of the one adapter is closed."""
-    return "gated" in lun(guest, number)["flags"]
+    return "gated" in lun_of(guest.control(), number)["flags"]
 
 
 def untouched(path, mib):
@@ -202,7 +197,7 @@ def unheard(guest, control):
         guest.do(f"mask_changes {address} 1")
         os.truncate(file, 24 * MIB)
         sh("losetup", "-c", device)
-        wait_for(lambda: lun(guest, 19)["sectors"] == 24 << 11, 20, "the VMM to tell of the new capacity")
+        wait_for(lambda: lun_of(control, 19)["sectors"] == 24 << 11, 20, "the VMM to tell of the new capacity")
         equal(guest.do(f"attribute {disk} size").strip(), str(16 << 11), "capacity before any request")
         guest.do(read)
         guest.do(f"until_is {24 << 11} attribute {disk} size")

@@ -5,6 +5,7 @@ import json
 
 from backings import dm, dm_reload, linear, null_blk, partitions, remove_dm, remove_null_blk, standing_still
 from common import case, equal, modprobe
+from machine import lun_stats
 
 
 def aborted(guest, control):
@@ -15,7 +16,7 @@ def aborted(guest, control):
         disk = guest.new_disk(control, 20, path)
 
         def statuses():
-            return next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 20)["statuses"]
+            return lun_stats(control, 20)["statuses"]
 
         with standing_still("stalled"):
             guest.do("dd if=/dev/urandom of=/tmp/data bs=4k count=1")

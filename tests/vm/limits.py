@@ -7,8 +7,7 @@ from pathlib import Path
 
 from backings import null_blk, remove_null_blk
 from common import case, check, equal
-from gates import lun
-from machine import guest_sum, host_sum
+from machine import guest_sum, host_sum, lun_of
 from watching import shown
 
 
@@ -51,7 +50,7 @@ def over_a_reset(guest, control):
         equal(places(), before, "PCI address, LUN, capacity and serial number of each disk after a reset")
         disk = guest.disk_of(number)
         equal((guest_sum(guest, disk), host_sum(path)), (told, told), "checksum of the pattern in the guest, and on the host")
-        shown_limits = {name: value for name, value in lun(guest, number)["limits"].items() if value}
+        shown_limits = {name: value for name, value in lun_of(control, number)["limits"].items() if value}
         equal(shown_limits, limits, "limits after a reset")
         held = shown(f"lun{number}")["throttled"]
         guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=32 iflag=direct")

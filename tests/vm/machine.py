@@ -10,10 +10,14 @@ from control import Control
 SOCKET, STATE = Path("/tmp/avio.socket"), Path("/tmp/avio.state")
 
 
-def in_use(control, lun):
-    """Whether the guest has the disk of a LUN of the one adapter open."""
-    luns = control("status")["adapters"][0]["luns"]
-    return next(one for one in luns if one["lun"] == lun)["in-use"]
+def lun_of(control, number):
+    """What the VMM tells of a LUN of the one adapter."""
+    return next(lun for lun in control("status")["adapters"][0]["luns"] if lun["lun"] == number)
+
+
+def lun_stats(control, number):
+    """What was counted of it since it was added."""
+    return next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == number)
 
 
 class Machine(Shell):
@@ -56,7 +60,7 @@ class Machine(Shell):
 
     def let_go(self, control, lun):
         """Wait until it has a LUN's disk open no more, as who looks for partitions has."""
-        wait_for(lambda: not in_use(control, lun), 20, f"LUN {lun} to be open no more")
+        wait_for(lambda: not lun_of(control, lun)["in-use"], 20, f"LUN {lun} to be open no more")
 
     def in_background(self, command, name):
         """Begin a command whose exit code comes into /tmp/NAME."""

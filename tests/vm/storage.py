@@ -15,7 +15,7 @@ from gates import another_returns, mounted, unheard, while_off
 from hanging import aborted, added_while_stuck, failed_flush, removed_while_stuck, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
 from limits import limited_bytes, over_a_reset
-from machine import Machine, host_sum, in_use, requests_of, told
+from machine import Machine, host_sum, lun_of, requests_of, told
 from managed import managed
 from power import power_cut
 from real_disks import lost_and_back, scsi, volume
@@ -54,7 +54,7 @@ def hot_remove(guest, control):
     disk = guest.disk_of(7)
     with case("storage:remove-refused-in-use"):
         guest.do(f"sleep 1000 </dev/{disk} & echo $! >/tmp/holder")
-        wait_for(lambda: in_use(control, 7), 20, "the disk to be open")
+        wait_for(lambda: lun_of(control, 7)["in-use"], 20, "the disk to be open")
         control.refuses("remove-lun", "guest uses", lun=7)
         guest.do("kill $(cat /tmp/holder)")
     with case("storage:S7-S9-forced-removal-under-load"):

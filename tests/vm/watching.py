@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backings import dm, null_blk, remove_dm, remove_null_blk
 from common import BIN, COUNTERS, case, check, equal, sh, wait_for
-from machine import SOCKET, told
+from machine import SOCKET, lun_stats, told
 
 
 def shown(line):
@@ -40,7 +40,7 @@ def debugfs(guest, control):
         equal(after["sectors"], 64 << 11, "capacity")
         check(sampled("lun1") > taken, f"no request's time was taken: {after}")
         check(sampled("adapter") >= sampled("lun1"), f"the adapter's latency lacks its LUNs': {shown('adapter')}")
-        lun = next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 1)
+        lun = lun_stats(control, 1)
         equal((lun["reads"], lun["writes"]), (after["reads"], after["writes"]), "reads and writes by the control socket")
 
 
@@ -58,7 +58,7 @@ def both_sides(guest, control):
         guest.do(f"for n in 1 2 3; do ! dd if=/dev/{disk} of=/dev/null bs=4k skip={half // 8 + 1} count=1 iflag=direct || exit 1; done; sync /dev/{disk}")
         after, all_after = shown("lun21"), shown("adapter")
         whole, [seen] = told(guest, "get_stat"), told(guest, "get_stat", f"/dev/{disk}")
-        socket = next(lun for lun in control("stats")[0]["luns"] if lun["lun"] == 21)
+        socket = lun_stats(control, 21)
         names = ("reads", "read_bytes", "writes", "write_bytes")
         equal({name: seen[name] for name in names}, {"reads": 10, "read_bytes": 7 << 12, "writes": 5, "write_bytes": 5 << 13}, "what the guest counted")
         host = {name: after[name] - before[name] for name in names}

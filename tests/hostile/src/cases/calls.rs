@@ -172,6 +172,7 @@ fn two_threads(env: &Env) -> Result<Outcome> {
     let calls = first? + second?;
     met?;
     let served = served.into_inner();
+    ensure!(served != 0, "no call met a queue that had requests");
     guest.restart()?;
     guest.works(0, 43)?;
     guest.works(1, 44)?;

@@ -50,7 +50,7 @@ impl Stor {
     /// Whether the module would take an open block device as a LUN with these of `lun_flags`, in this cgroup, tried on an
     /// adapter that is there for nothing else.
     pub fn try_lun(&self, disk: &File, flags: u32, cgroup: Option<&File>) -> Result<(), Error> {
-        let trial = self.another()?;
+        let trial = Self::open(&self.path)?;
         trial.add_lun(0, disk, flags, "", [0; 16], cgroup).map(drop)
     }
 

@@ -21,7 +21,7 @@ use crate::registers::{Queue, Stop};
 /// An adapter.
 pub struct Stor {
     /// Where the module is.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) file: File,
     /// What the module can do.
     pub info: Info,
@@ -54,11 +54,6 @@ impl Stor {
             source,
         };
         Ok(info.map_err(source)?.leaving != 0)
-    }
-
-    /// Another adapter, of the same module.
-    pub(super) fn another(&self) -> Result<Self, Error> {
-        Self::open(&self.path)
     }
 
     /// Sets the guest's memory, which the module pins. Returns the pages that it pinned.
