@@ -127,12 +127,12 @@ def module_users():
     return int(Path("/sys/module/avio_host/refcnt").read_text(encoding="ascii"))
 
 
-def wait_for(condition, seconds, what):
-    """Wait until a condition holds; fail after so many seconds (longer on a slow kernel)."""
+def wait_for(condition, seconds, what, more=str):
+    """Wait until a condition holds; fail after so many seconds (longer on a slow kernel), and say what `more` finds then."""
     end = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise Failure(f"waited {seconds * PATIENCE} s in vain for {what}")
+            raise Failure(f"waited {seconds * PATIENCE} s in vain for {what}{more()}")
         time.sleep(0.05)
 
 
@@ -156,6 +156,19 @@ def counters():
                     if value.isdigit():
                         sums[name] = sums.get(name, 0) + int(value)
     return sums, "".join(texts)
+
+
+def exits():
+    """The last of what made guests' processors exit within half a second, if this kernel traces that."""
+    tracing = Path("/sys/kernel/tracing")
+    switch = tracing / "events/kvm/kvm_exit/enable"
+    if not switch.exists():
+        return ""
+    switch.write_text("1", encoding="ascii")
+    time.sleep(0.5)
+    switch.write_text("0", encoding="ascii")
+    lines = [line for line in (tracing / "trace").read_text(encoding="ascii").splitlines() if "kvm_exit:" in line]
+    return f"{len(lines)} exits: " + " / ".join(line.split("kvm_exit: ")[1] for line in lines[-8:])
 
 
 class Guest:
@@ -234,6 +247,10 @@ class Guest:
         """The last lines of the console."""
         return " / ".join(self.lines[-5:])
 
+    def hangs(self):
+        """What there is to say of a guest that does not go on: its last words, and what its processors do."""
+        return f"; its last words: {self.tail()}; its processors: {exits() or 'silent'}"
+
     def report(self, prefix):
         """Hand the guest's results on as ours."""
         for status, name, seconds, detail in self.results:
@@ -253,7 +270,7 @@ class Shell(Guest):
 
     def ready(self, seconds=60):
         """Wait until it listens."""
-        wait_for(lambda: self.said("GUEST-SHELL") or self.process.poll() is not None, seconds, "the guest's shell")
+        wait_for(lambda: self.said("GUEST-SHELL") or self.process.poll() is not None, seconds, "the guest's shell", self.hangs)
         check(self.process.poll() is None, f"the guest has ended: {self.tail()}")
 
     def begin(self, command):
@@ -272,7 +289,7 @@ class Shell(Guest):
         def found():
             return next(filter(None, (whole.search(line) for line in self.lines[since:] if mark in line)), None)
 
-        wait_for(lambda: found() or self.process.poll() is not None, seconds, f"answer {number}; last words: {self.tail()}")
+        wait_for(lambda: found() or self.process.poll() is not None, seconds, f"answer {number}", self.hangs)
         check(found(), f"the guest ended before its answer: {self.tail()}")
         said = f"GUEST-SAYS {number} "
         text = "\n".join(line[len(said) :] for line in self.lines[since:] if line.startswith(said))
