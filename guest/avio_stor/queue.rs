@@ -35,6 +35,7 @@ use avio_sys::guest::irq::{self, Handler};
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
 use avio_sys::guest::processor::now_ns;
 use avio_sys::guest::request::{Batch, Command, Request, Slow};
+use avio_sys::guest::trace;
 use avio_sys::queue_memory::RawQueue;
 use core::mem::replace;
 use kernel::device;
@@ -201,6 +202,7 @@ impl Queue {
             Door::Open => match self.requests.insert(request) {
                 Ok(()) => {
                     writer.ring.push(self.raw(), &entry);
+                    trace::sent(&self.shared.device, self.index, &entry);
                     writer.news = true;
                 }
                 Err(request) => {
@@ -304,6 +306,7 @@ impl Queue {
 
     /// Ends the request that a completion is for.
     fn finish(&self, completion: Completion, batch: &mut Batch) {
+        trace::done(&self.shared.device, self.index, &completion);
         let Some(request) = self.requests.take(completion.tag.into()) else {
             if self.reported_stray.xchg(1, Relaxed) == 0 {
                 let (index, tag) = (self.index, completion.tag);

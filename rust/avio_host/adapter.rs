@@ -62,12 +62,13 @@ impl MiscDevice for Adapter {
     type Ptr = KBox<Self>;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        let state = State::new()?;
+        let number = NEXT.fetch_add(1, Relaxed);
+        let state = State::new(number)?;
         let locked = Arc::pin_init(
             pin_init!(Locked { state <- new_mutex!(state) }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        let name = CString::try_from_fmt(fmt!("stor{}", NEXT.fetch_add(1, Relaxed)))?;
+        let name = CString::try_from_fmt(fmt!("stor{number}"))?;
         Ok(KBox::new(
             Self(DebugFile::new(&name, locked)?),
             GFP_KERNEL_ACCOUNT,

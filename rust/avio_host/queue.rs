@@ -16,7 +16,7 @@ use avio_abi::{features, MAX_LUNS};
 use avio_core::memory::GuestAddr;
 use avio_core::ring::{CompletionWriter, QueueMemory, Rest, RingSize, Wanted};
 use avio_core::sync::InFlight;
-use avio_sys::host::{now_ns, BioOwner, Bios, Call, MappedQueue, PinnedMemory, Waker};
+use avio_sys::host::{now_ns, BioOwner, Bios, Call, MappedQueue, Origin, PinnedMemory, Waker};
 use kernel::alloc::KVVec;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -26,8 +26,9 @@ use kernel::sync::{Arc, Mutex};
 /// Where a queue pair lies and what it signals.
 #[derive(Clone)]
 pub(crate) struct QueueConfig {
-    /// Which queue.
+    /// Which queue, and whose.
     pub(crate) number: usize,
+    pub(crate) origin: Origin,
     pub(crate) size: RingSize,
     pub(crate) submissions: GuestAddr,
     pub(crate) completions: GuestAddr,
@@ -49,6 +50,7 @@ pub(crate) struct Tag {
 /// The part of a queue that all contexts share.
 pub(crate) struct Shared {
     pub(crate) number: usize,
+    pub(crate) origin: Origin,
     pub(crate) ring: MappedQueue,
     pub(crate) writer: CompletionWriter,
     /// Whether the worker rests, which it must not before the guest was told of all completions.
@@ -107,6 +109,7 @@ impl Shared {
         }
         Ok(Self {
             number: config.number,
+            origin: config.origin,
             ring,
             writer: CompletionWriter::new(config.size),
             rest: Rest::new(),
@@ -169,6 +172,7 @@ impl Shared {
         if self.broken() != 0 {
             return;
         }
+        self.origin.answered(tag, status, bytes);
         let completion = Completion {
             tag,
             status: status as u8,

@@ -213,6 +213,7 @@ impl Reading {
         if !tag.in_flight.claim(entry.lun) {
             return Err(Broken::TagInFlight);
         }
+        shared.origin.taken(entry);
         shared.counters.requests.add(1);
         let sampled = self.reader.position() % LATENCY_SAMPLE == 0;
         tag.started

@@ -16,7 +16,7 @@ use avio_abi::ring::{COMPLETION_SIZE, CONTROL_SIZE, RING_ALIGN, SUBMISSION_SIZE}
 use avio_abi::{features, ABI_VERSION, MAX_QUEUES};
 use avio_core::memory::{Access, GuestAddr};
 use avio_core::ring::RingSize;
-use avio_sys::host::{Call, Kick, PinnedMemory, Worker};
+use avio_sys::host::{Call, Kick, Origin, PinnedMemory, Worker};
 use kernel::alloc::KVec;
 use kernel::prelude::*;
 use kernel::str::CString;
@@ -64,6 +64,8 @@ impl Running {
 
 /// An adapter's settings and what runs of it.
 pub(crate) struct State {
+    /// What the adapter is shown by.
+    number: u32,
     pub(crate) phase: Phase,
     pub(crate) running: KVec<Running>,
     queues: KVec<Option<Configured>>,
@@ -80,9 +82,10 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(number: u32) -> Result<Self> {
         let luns = Arc::new(Luns::none()?, GFP_KERNEL_ACCOUNT)?;
         Ok(Self {
+            number,
             phase: Phase::Stopped,
             running: KVec::new(),
             queues: no_queues()?,
@@ -195,6 +198,10 @@ impl State {
         let eventfd = Call::from_fd(call.call_fd).map_err(eventfd_refused)?;
         let config = QueueConfig {
             number: call.index as usize,
+            origin: Origin {
+                adapter: self.number,
+                queue: call.index,
+            },
             size,
             submissions: GuestAddr(call.submissions),
             completions: GuestAddr(call.completions),

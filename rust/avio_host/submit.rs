@@ -101,6 +101,7 @@ impl Submitter {
         held.inspect(|held| {
             held.fetch_sub(1, Relaxed);
         });
+        shared.origin.submitted(entry.tag, bytes);
         batch
             .submit(u32::from(entry.tag), entered, op, request.sector)
             .map_err(|_| {

@@ -42,6 +42,10 @@ const struct attribute_group **avio_disk_attributes(void);
 unsigned int avio_noio_save(void);
 void avio_noio_restore(unsigned int before);
 
+/* Trace events (trace_guest.h). */
+void avio_trace_sent(const struct device *adapter, u32 queue, u16 tag, u16 lun, u8 opcode, u64 sector);
+void avio_trace_done(const struct device *adapter, u32 queue, u16 tag, u8 status, u32 bytes);
+
 /* The processor. */
 bool avio_alone(void);
 bool avio_current_is_idle(void);

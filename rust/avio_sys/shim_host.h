@@ -94,6 +94,11 @@ void avio_visit_exit(void);
 /* Only if it is not pending. */
 bool avio_visit_queue(void *visit);
 
+/* Trace events (trace_host.h). */
+void avio_trace_taken(u32 adapter, u32 queue, u16 tag, u16 lun, u8 opcode, u64 sector);
+void avio_trace_submitted(u32 adapter, u32 queue, u16 tag, u32 bytes);
+void avio_trace_answered(u32 adapter, u32 queue, u16 tag, u8 status, u32 bytes);
+
 /* Being told of an eventfd's signals. */
 void *avio_kick_attach(struct file *eventfd, void (*fn)(void *arg), void *arg);
 void avio_kick_detach(void *kick);

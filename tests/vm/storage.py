@@ -20,7 +20,7 @@ from managed import managed
 from power import power_cut
 from real_disks import lost_and_back, scsi, volume
 from sizes import large
-from watching import both_sides, debugfs, polling
+from watching import both_sides, debugfs, polling, traced
 
 INITRD, BRIEF = sys.argv[1], sys.argv[2:] == ["brief"]
 
@@ -200,7 +200,7 @@ def main():
         steps = [hot_add, hot_remove, gate, failed_flush, aborted, stuck, removed_while_stuck, added_while_stuck, quiesced]
     else:
         steps = [hot_add, hot_remove, resize, other_limits, gate, managed, mounted, another_returns, unheard, ranges, large, read_only]
-        steps += [limits, limited_bytes, debugfs, both_sides, polling, failed_flush, power_cut, aborted, stuck, removed_while_stuck]
+        steps += [limits, limited_bytes, debugfs, both_sides, traced, polling, failed_flush, power_cut, aborted, stuck, removed_while_stuck]
         steps += [added_while_stuck, volume, lost_and_back, scsi, quiesced]
     for step in steps:
         step(guest, control)

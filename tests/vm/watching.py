@@ -76,6 +76,45 @@ def both_sides(guest, control):
         remove_null_blk("whole")
 
 
+# Where the kernel's tracing is, on either side.
+TRACING = Path("/sys/kernel/tracing")
+EVENT = re.compile(r"(\d+): (avio_\w+): .*queue=(\d+) tag=(\d+)(?: lun=(\d+) (\w+))?")
+
+
+def events(text, clock=0):
+    """The trace events of requests in a trace: time, queue and tag, name, and LUN and command where it has them."""
+    found = (match.groups() for match in map(EVENT.search, text.splitlines()) if match)
+    return [(int(time) + clock, (int(queue), int(tag)), name, lun, command) for time, name, queue, tag, lun, command in found]
+
+
+def traced(guest, control):
+    """The trace events of guest and host, on one clock, follow each request there and back."""
+    with case("storage:trace-of-both-sides"):
+        disk, switch = guest.disk_of(1), TRACING / "events/avio_host/enable"
+        (TRACING / "trace").write_text("", encoding="ascii")
+        (TRACING / "trace_clock").write_text("x86-tsc", encoding="ascii")
+        switch.write_text("1", encoding="ascii")
+        guest.do(f"mount -t tracefs tracefs {TRACING} 2>/dev/null; cd {TRACING} && echo x86-tsc >trace_clock && echo 1 >events/avio_stor/enable")
+        guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=24 iflag=direct; dd if=/dev/zero of=/dev/{disk} bs=4k count=8 oflag=direct")
+        # Another clock empties the trace.
+        inside = guest.do(f"cd {TRACING} && echo 0 >events/avio_stor/enable && cat trace && echo local >trace_clock")
+        switch.write_text("0", encoding="ascii")
+        outside = (TRACING / "trace").read_text(encoding="ascii")
+        (TRACING / "trace_clock").write_text("local", encoding="ascii")
+        [offset] = Path("/sys/kernel/debug/kvm").glob("*/vcpu0/tsc-offset")
+        requests = {}
+        for event in sorted([*events(inside, -int(offset.read_text(encoding="ascii"))), *events(outside)], key=lambda event: event[0]):
+            requests.setdefault(event[1], []).append(event[2:])
+        for request in requests.values():
+            # sent, taken, submitted, answered, done; the host's events began before the guest's and ended behind them.
+            way = "".join({"avio_submitted": "b"}.get(name, name[5]) for name, *_ in request)
+            check(re.fullmatch("[tba]*d?(stbad)*s?[tba]*", way), f"the ways of the requests of a tag are {way}")
+            for (name, *sent), (_, *taken) in zip(request, request[1:]):
+                check(name != "avio_sent" or sent == taken, f"LUN and command {sent} were sent, {taken} were taken")
+        sent = [command for request in requests.values() for name, lun, command in request if (name, lun) == ("avio_sent", "1")]
+        equal((sent.count("READ") >= 24, sent.count("WRITE")), (True, 8), "whether all reads and writes are there")
+
+
 @contextlib.contextmanager
 def placed(guest, workers):
     """Has the guest's processors on one of the host's, and the workers `apart` from it or `beside`: who shares a processor

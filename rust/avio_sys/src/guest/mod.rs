@@ -11,6 +11,7 @@
 //! - [`no_io`]: allocations that wait for no block device.
 //! - [`node`]: a device node with calls.
 //! - [`processor`]: who wants it, and its clock.
+//! - [`trace`]: trace events of requests.
 //! - [`work`]: waiting for work items.
 //! - [`pci`]: PCI IDs.
 
@@ -26,4 +27,5 @@ mod partitions;
 pub mod pci;
 pub mod processor;
 pub mod request;
+pub mod trace;
 pub mod work;

@@ -14,6 +14,7 @@ mod flight;
 mod pinned;
 mod queue_map;
 mod time;
+mod trace;
 mod visit;
 mod worker;
 
@@ -27,5 +28,6 @@ pub use flight::Op;
 pub use pinned::{PinError, PinnedMemory};
 pub use queue_map::MappedQueue;
 pub use time::{alone, now_ns, step_aside, wait_until};
+pub use trace::Origin;
 pub use visit::VisitsEnd;
 pub use worker::{More, Serve, Waker, Worker};
