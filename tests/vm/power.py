@@ -12,7 +12,7 @@ from machine import guest_sum, host_sum
 def power_cut(guest, control):
     """What a guest has made durable is there after a power cut. What it has only written is not, which shows that there was
     one."""
-    with case("storage:S1-power-cut"):
+    with case("storage:power-cut"):
         path, length = null_blk("volatile", 32, cache_size=4, fua=1), 1 << 16
         disk = guest.new_disk(control, 28, path)
         equal(guest.do(f"attribute {disk} queue/fua").strip(), "1", "whether the disk writes through")

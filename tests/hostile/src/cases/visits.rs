@@ -19,8 +19,8 @@ pub const TESTS: &[Test] = &[
     ("legal_who_rings_serves", serves),
     ("legal_strangers_who_ring_do_not_serve", strangers),
     ("r1_who_rings_finds_a_broken_ring", finds_broken),
-    ("c6_stop_while_virtual_processors_ring", stop),
-    ("c6_close_while_virtual_processors_ring", close),
+    ("c1_stop_while_virtual_processors_ring", stop),
+    ("c1_close_while_virtual_processors_ring", close),
 ];
 
 /// A disk that takes its time, so that requests that come one at a time can be told from many.
