@@ -107,6 +107,6 @@ def guest_sum(guest, disk, offset=1 << 20, length=1 << 20):
 
 
 def requests_of(device):
-    """Reads and writes that a device has carried out."""
+    """Reads, writes, discards and flushes that a device has carried out."""
     words = Path(f"/sys/class/block/{Path(device).name}/stat").read_text(encoding="ascii").split()
-    return int(words[0]) + int(words[4])
+    return sum(int(words[kind]) for kind in (0, 4, 11, 15))
