@@ -31,7 +31,7 @@ def quiesced(guest, control):
 
     with case("storage:quiesce-save-and-resume-under-load"):
         control.refuses("save", "quiesce first")
-        guest.do(f"beside {guest.disk_of(1)}; sleep 1")
+        guest.do(f"beside {guest.disk_of(1)}")
         ctl("quiesce")
         before, saved = requests_of("/dev/second"), json.loads(ctl("save"))
         time.sleep(1)
@@ -87,7 +87,7 @@ def kexec(guest, control, initrd):
         boot, kept, busy = guest.new_disk(control, 16, device, readonly=True), guest.disk_of(0), guest.disk_of(1)
         told = guest.pattern_on(kept)
         guest.do(f"mount -o ro /dev/{boot} /mnt; /usr/sbin/kexec -s -l /mnt/kernel --initrd=/mnt/initrd --reuse-cmdline; umount /mnt", 120)
-        guest.do(f"beside {busy}; sleep 1")
+        guest.do(f"beside {busy}")
         starts = guest.starts()
         guest.last_word("/usr/sbin/kexec -e -x -y")
         wait_for(lambda: control("status")["adapters"][0]["state"] == "stopped", 60, "the old kernel's end")
@@ -114,7 +114,7 @@ def crash_dump(initrd):
             line = "$(sed 's/crashkernel=[^ ]*//; s/avio_task=[^ ]*/avio_task=dump avio_lun=31 nr_cpus=1/' /proc/cmdline)"
             load = f"/usr/sbin/kexec -s -p /mnt/kernel --initrd=/mnt/initrd --append=\"{line}\""
             guest.do(f"mount -o ro /dev/{guest.disk_of(30)} /mnt; {load}; umount /mnt", 120)
-            guest.do(f"beside {guest.disk_of(32)}; sleep 1; echo {last_words} >/dev/kmsg")
+            guest.do(f"beside {guest.disk_of(32)}; echo {last_words} >/dev/kmsg")
             guest.last_word("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger")
             guest.wait(180)
             length = int(guest.value("dumped") or 0)

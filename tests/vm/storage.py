@@ -104,7 +104,7 @@ def gate(guest, control):
         equal(requests_of(new), before, "I/Os on the new backing before the guest agreed")
     with case("storage:S12-gate-survives-a-reboot-under-load"):
         kept, same = guest.pattern_on(guest.disk_of(0)), over_a_reset(guest, control)
-        guest.do(f"beside {guest.disk_of(1)}; sleep 1")
+        guest.do(f"beside {guest.disk_of(1)}")
         guest.last_word("reboot -f")
         wait_for(lambda: guest.starts() == 2, 90, "the guest's second start")
         equal(host_sum("/dev/first"), kept, "checksum of what was flushed before the reboot")

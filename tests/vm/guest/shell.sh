@@ -16,8 +16,15 @@ task_shell() {
     done
 }
 
-# Verified I/O on a disk in the background, round after round, until `unload`: a neighbour of whatever is done meanwhile.
+# Requests of a disk that have ended, and its writes among them.
+requests() { awk '{ print $1 + $5 + $12 + $16 }' "/sys/block/$1/stat"; }
+writes() { awk '{ print $5 }' "/sys/block/$1/stat"; }
+
+# Verified I/O on a disk in the background, round after round, until `end_beside`: a neighbour of whatever is done meanwhile.
+# Returns when it is under way.
 beside() {
+    rm -f /tmp/beside.code
+    before=$(writes "$1")
     (
         while [ ! -e /tmp/stop ]; do
             fio --name=beside --filename="/dev/$1" --rw=randwrite --bs=4k --size=2m --iodepth=8 --direct=1 \
@@ -26,10 +33,17 @@ beside() {
         [ -e /tmp/stop ]
         echo $? >/tmp/beside.code
     ) </dev/null >/tmp/beside.log 2>&1 &
+    until [ "$(writes "$1")" != "$before" ]; do
+        [ ! -s /tmp/beside.code ] || { cat /tmp/beside.out /tmp/beside.log; return 1; }
+        sleep 0.05
+    done
+    echo "$1" "$(requests "$1")" >/tmp/beside.begun
 }
 
-# Ends it; fails if it had found anything wrong.
+# Ends it when it has done more than when `beside` returned; fails if it had found anything wrong.
 end_beside() {
+    read -r disk begun </tmp/beside.begun
+    until [ "$(requests "$disk")" != "$begun" ] || [ -s /tmp/beside.code ]; do sleep 0.1; done
     touch /tmp/stop
     until [ -s /tmp/beside.code ]; do sleep 0.1; done
     rm /tmp/stop
