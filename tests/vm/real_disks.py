@@ -56,16 +56,23 @@ def lost_and_back(guest, control):
 
 
 def loss(guest, control, path, lose, again, rescan=False):
-    """One disk is lost, and comes again, by another path perhaps, which `again` tells. A program has it open all the while."""
+    """One disk is lost under load, and comes again, by another path perhaps, which `again` tells. A program has it open all the
+    while, and another LUN does not notice."""
     link = Path("/tmp/by-id")
     link.symlink_to(path)
     disk = guest.new_disk(control, 15, str(link))
-    guest.do(f"leave_pattern {disk}; rm -f /tmp/returned /tmp/kept-open")
+    guest.do(f"leave_pattern {disk}; rm -f /tmp/returned /tmp/kept-open /tmp/doomed")
     read = "until [ -e /tmp/returned ]; do sleep 0.1; done; dd bs=64k skip=16 count=16 | cmp - /tmp/pattern"
     guest.in_background(f"({read}) </dev/{disk}", "kept-open")
+    guest.do(f"beside {guest.disk_of(0)}")
+    # Behind the pattern.
+    load = f"fio --name=doomed --filename=/dev/{disk} --offset=4m --size=8m --rw=randrw --bs=4k --iodepth=16 --direct=1 --ioengine=libaio"
+    guest.in_background(f"{load} --time_based --runtime=600", "doomed")
+    guest.at_work(disk)
     since = guest.log_length()
     lose()
     guest.logged(since, "LUN 15", "lost")
+    guest.do("until [ -s /tmp/doomed ]; do sleep 0.1; done; grep -qvx 0 /tmp/doomed")
     guest.do(f"until_is LOST told get_info State lun=/dev/{disk}")
     guest.refuses(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct")
     since = guest.log_length()
@@ -80,6 +87,7 @@ def loss(guest, control, path, lose, again, rescan=False):
     guest.do(f"dd if=/dev/{disk} bs=64k skip=16 count=16 iflag=direct | cmp - /tmp/pattern")
     guest.do("echo 3 >/proc/sys/vm/drop_caches; touch /tmp/returned; until [ -s /tmp/kept-open ]; do sleep 0.1; done")
     equal(guest.do("cat /tmp/kept-open").strip(), "0", "exit code of who kept the disk open")
+    guest.do("end_beside")
     guest.remove_disk(control, 15, disk)
     link.unlink()
 
