@@ -340,7 +340,7 @@ node_outlives_device() {
 # Polled I/O: the data is right, and the polled queue raises no interrupt.
 polled() {
     rmmod avio_stor
-    insmod /avio_stor.ko queues=1 poll_queues=1
+    insmod /avio_stor.ko queues=1 poll_queues=1 coalesce=0
     wait_disks "$avio_disks"
     expect "$(told get_info 'Polled queue pairs')" 1 "number of polled queues"
     d=$(disk $1)
