@@ -20,16 +20,24 @@ class Control:
         self.socket.connect(str(path))
         self.file = self.socket.makefile("rw", encoding="utf-8")
 
-    def __call__(self, command, **arguments):
-        """Carry out a command; its answer."""
+    def begin(self, command, **arguments):
+        """Send a command, whose answer comes behind those of the commands before."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         request = {"execute": command, **({"arguments": named} if named else {})}
         self.file.write(json.dumps(request) + "\n")
         self.file.flush()
+
+    def answer(self):
+        """Wait for the next answer."""
         answer = json.loads(self.file.readline())
         if "error" in answer:
             raise Refused(answer["error"])
         return answer["return"]
+
+    def __call__(self, command, **arguments):
+        """Carry out a command; its answer."""
+        self.begin(command, **arguments)
+        return self.answer()
 
     def refuses(self, command, *words, **arguments):
         """The command must be refused, with one of these words in the reason."""

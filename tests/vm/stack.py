@@ -4,6 +4,7 @@ checks what is on the backing afterwards. Arguments: the guest's initramfs, and 
 
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from common import (
     BIN, CHECKOUT, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
 )  # fmt: skip
+from machine import SOCKET, STATE, Machine, requests_of
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 import host  # noqa: E402
@@ -131,17 +133,61 @@ def pinned():
     return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
 
 
-def killed_at_any_moment(device):
-    """Whenever a VMM is killed, all that it had is free again: the module, the guest's pages, and the disk."""
+def claimable(device):
+    """Whether nobody has a device for himself."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(device, os.O_RDWR | os.O_EXCL))
+        return True
+    return False
+
+
+def freed(pins, devices, when):
+    """All that a killed VMM had is free again: the module, the guest's pages, and its disks."""
+    wait_for(lambda: module_users() == 0, 20, f"the adapter of a VMM killed {when} to be freed")
+    wait_for(lambda: pinned() == pins, 20, f"the pages of a VMM killed {when} to be unpinned", lambda: f"; {pinned()} are pinned, not {pins}")
+    for device in devices:
+        wait_for(lambda: claimable(device), 20, f"{device} of a VMM killed {when} to be free")
+
+
+def changing(control, first, second, count):
+    """Have a LUN added, exchanged and removed over and over; returns while that goes on, when so many are done."""
+    for _ in range(30):
+        control.begin("add-lun", lun=7, disk={"path": first})
+        control.begin("replace-lun", lun=7, disk={"path": second}, force=True)
+        control.begin("remove-lun", lun=7, force=True)
+    for _ in range(count):
+        control.answer()
+
+
+def killed_at_any_moment(device, others):
+    """Whenever a VMM is killed, all that it had is free again, and its state file is whole."""
+    pins, disks, devices = pinned(), [f"path={device},lun=0"], (device, *others)
     with case("stack:SIGKILL-at-any-moment"):
-        before = pinned()
-        for milliseconds in (0, 20, 50, 100, 200, 400, 800, 1600, 3200, 6400):
-            guest = Guest("busy", [f"path={device}"], INITRD, append="avio_disks=1")
-            time.sleep(milliseconds / 1000)
-            guest.kill()
-            wait_for(lambda: module_users() == 0, 20, f"the adapter of a VMM killed after {milliseconds} ms to be freed")
-            equal(pinned(), before, f"pinned pages when a VMM was killed after {milliseconds} ms")
-            os.close(os.open(device, os.O_RDWR | os.O_EXCL))
+        for milliseconds in (0, 20, 50, 100, 200, 400, 800, 1600):
+            with Guest("busy", disks, INITRD, append="avio_disks=1"):
+                time.sleep(milliseconds / 1000)
+            freed(pins, devices, f"after {milliseconds} ms")
+    with case("stack:SIGKILL-while-LUNs-change"):
+        for count in (1, 2, 3):
+            with Machine(disks, INITRD) as guest:
+                control = guest.control()
+                changing(control, *others, count)
+            SOCKET.unlink()
+            freed(pins, devices, f"when {count} changes were done")
+            equal(json.loads(STATE.read_text(encoding="ascii"))["version"], 1, "version in the state file")
+    with case("stack:SIGKILL-of-a-guest-at-rest"):
+        with Machine(disks, INITRD) as guest:
+            guest.ready()
+        freed(pins, devices, "when its guest was up")
+    with case("stack:SIGKILL-under-load-while-LUNs-change"):
+        with Machine(disks, INITRD) as guest:
+            guest.ready()
+            guest.do(f"beside {guest.disk_of(0)}")
+            control, since = guest.control(), requests_of(device)
+            wait_for(lambda: requests_of(device) > since + 100, 30, "I/O on the backing")
+            changing(control, *others, 2)
+        freed(pins, devices, "under load")
+        equal(json.loads(STATE.read_text(encoding="ascii"))["version"], 1, "version in the state file")
 
 
 def two_guests(first, second):
@@ -266,7 +312,7 @@ def main():
         reload_module(5 if BRIEF else 20)
     if not BRIEF:
         in_use("/dev/nullb0")
-        killed_at_any_moment("/dev/nullb0")
+        killed_at_any_moment("/dev/nullb0", ("/dev/ram0", first))
         counting("/dev/nullb0")
         reset("/dev/nullb0")
         two_guests(first, "/dev/ram0")
