@@ -7,7 +7,7 @@ use crate::guest::{read, wait_for, write, Guest, BACK, DATA, IN_PIECES};
 use crate::run::read_write;
 use crate::sys::Mapping;
 use crate::victim::{ready, Victim};
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -16,19 +16,23 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// First sector of the bystander's own part of the disk, and how many there are.
 const FIRST: u64 = 16384;
 const SECTORS: u64 = 8192;
 /// Sectors that the disk must have.
 pub const DISK_SECTORS: u64 = FIRST + SECTORS;
-/// Bytes of the memory that both processes have.
+/// Bytes of the memory that both processes have, and where in it stand the rounds so far, and the milliseconds of the longest.
 const SHARED: usize = 4096;
+const ROUNDS: usize = 0;
+const LONGEST: usize = 8;
+/// A round, of two requests, that takes longer was held up by the first guest, also on a debug kernel and a slow machine.
+const STALL: Duration = Duration::from_secs(20);
 
 /// The second guest, as the first one's process sees it.
 pub struct Bystander {
-    /// Rounds of verified I/O so far, in the first word.
+    /// Rounds of verified I/O so far, and the longest since somebody asked.
     progress: Mapping,
     process: Mutex<Victim>,
 }
@@ -44,7 +48,7 @@ impl Bystander {
         })
     }
 
-    /// Demands that it goes on: one whole round begins and ends from now.
+    /// Demands that it goes on, one whole round begins and ends from now, and that none has stalled since the last time.
     pub fn goes_on(&self) -> Result<()> {
         let before = self.rounds();
         wait_for("the second guest's I/O goes on", || {
@@ -52,7 +56,11 @@ impl Bystander {
                 bail!("the second guest was harmed: {verdict}");
             }
             Ok(self.rounds() >= before + 2)
-        })
+        })?;
+        let longest = self.progress.u64(LONGEST).swap(0, Ordering::Relaxed);
+        let longest = Duration::from_millis(longest);
+        ensure!(longest < STALL, "the second guest stalled for {longest:?}");
+        Ok(())
     }
 
     /// Ends it, and tells whether all went well until then.
@@ -63,7 +71,7 @@ impl Bystander {
     }
 
     fn rounds(&self) -> u64 {
-        self.progress.u64(0).load(Ordering::Relaxed)
+        self.progress.u64(ROUNDS).load(Ordering::Relaxed)
     }
 
     fn process(&self) -> MutexGuard<'_, Victim> {
@@ -79,8 +87,11 @@ pub fn play(device: &Path) -> Result<()> {
     let mut guest = Guest::on(&read_write(device)?, &IN_PIECES)?;
     ready();
     (0..).try_for_each(|round| {
+        let began = Instant::now();
         verified(&mut guest, round).context("of the second guest")?;
-        progress.u64(0).store(round + 1, Ordering::Relaxed);
+        let took = began.elapsed().as_millis() as u64;
+        progress.u64(LONGEST).fetch_max(took, Ordering::Relaxed);
+        progress.u64(ROUNDS).store(round + 1, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(20));
         Ok(())
     })
