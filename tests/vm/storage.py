@@ -188,6 +188,18 @@ def unbound(guest):
         guest.do(f"verified {guest.disk_of(1)} 16 4m")
 
 
+def started_badly(guest, control):
+    """T2: a guest has its adapter started over and over in a way that is refused; the VMM says so once, and goes on."""
+    with case("storage:T2-refused-starts-do-not-fill-the-log"):
+        said = lambda: sum("the guest's adapter does not start" in line for line in guest.lines)
+        before, address = said(), guest.do("told get_info 'Hardware Path'").strip()
+        rebind(guest, f"{{ start_badly {address} 10; echo $? >/tmp/refused; }}")
+        equal(guest.do("cat /tmp/refused").strip(), "0", "exit code of the starts")
+        equal(control("status")["adapters"][0]["state"], "running", "the adapter's state")
+        check(said() <= before + 1, f"{said() - before} lines of the VMM's about 10 starts")
+        check(said(), "the VMM has said nothing of starts that it refused")
+
+
 def main():
     """One guest, told what to do."""
     with case("storage:guest"):
@@ -206,6 +218,7 @@ def main():
         step(guest, control)
     unbound(guest)
     if not BRIEF:
+        started_badly(guest, control)
         shared(guest, control, INITRD)
         udev_rules(guest, control)
         kexec(guest, control, INITRD)

@@ -58,6 +58,19 @@ mask_changes() {
     expect $(($(devmem $((bar + 0x200c)) 32))) "$2" "the mask"
 }
 
+# Starts the adapter at a PCI address, which nobody must drive, so many times with a ring that lies nowhere.
+start_badly() {
+    bar=$(($(cut -d' ' -f1 "/sys/bus/pci/devices/$1/resource" | head -n 1)))
+    printf '\006' | dd of="/sys/bus/pci/devices/$1/config" bs=1 seek=4 conv=notrunc 2>/dev/null
+    for n in $(seq "$2"); do
+        for setting in 0x20=1 0x24=1 0x804=0x10 0x818=64 0x30=1; do
+            devmem $((bar + ${setting%=*})) 32 "${setting#*=}"
+        done
+        expect "$(($(devmem $((bar + 0x34)) 32))) $(($(devmem $((bar + 0x38)) 32)))" "2 17" "state and error" || return 1
+        devmem $((bar + 0x30)) 32 0
+    done
+}
+
 # QUEUE:TAG of a request of a disk that is in flight; fails if there is none.
 stalled() {
     for queue in /sys/kernel/debug/block/$1/hctx*; do
