@@ -57,6 +57,8 @@ struct LunCounters {
     events: [Counter; 11],
     status: [Counter; 16],
     latency: [Counter; LATENCY_CLASSES],
+    /// The most often that the time of one request ran out. Nobody clears it.
+    latest: Atomic<u32>,
 }
 
 impl LunCounters {
@@ -93,6 +95,7 @@ impl Counters {
                 events: from_fn(Counter::new),
                 status: from_fn(Counter::new),
                 latency: from_fn(Counter::new),
+                latest: Atomic::new(0),
             };
             all.push(counters, GFP_KERNEL)?;
         }
@@ -116,6 +119,19 @@ impl Counters {
         let counters = self.luns.get(usize::from(lun));
         let counter = counters.and_then(|lun| lun.latency.get(latency::class(ns)));
         counter.inspect(|counter| counter.add(1));
+    }
+
+    /// The time of a request of a LUN has run out so often; whether that is more than of any before. The block layer lets the
+    /// time of a disk's requests run out one by one.
+    pub(crate) fn is_latest(&self, lun: u16, times: u32) -> bool {
+        let Some(counters) = self.luns.get(usize::from(lun)) else {
+            return false;
+        };
+        let more = times > counters.latest.load(Relaxed);
+        if more {
+            counters.latest.store(times, Relaxed);
+        }
+        more
     }
 
     /// A request of a LUN was answered with this status.

@@ -126,9 +126,9 @@ pub(crate) struct Queue {
     quiet: Atomic<u32>,
     /// An [`Illness`](recovery::Illness), or zero: the device serves it no more, or has lost a request.
     ill: Atomic<u32>,
-    /// What was reported already, as each message comes once.
+    /// What was reported already, as each message comes once. That of a slow request comes once for each LUN
+    /// ([`Counters::is_latest`]).
     reported_stray: Atomic<u32>,
-    reported_slow: Atomic<u32>,
     reported_silent: Atomic<u32>,
 }
 
@@ -165,7 +165,6 @@ impl Queue {
                 quiet: Atomic::new(0),
                 ill: Atomic::new(0),
                 reported_stray: Atomic::new(0),
-                reported_slow: Atomic::new(0),
                 reported_silent: Atomic::new(0),
             }? Error),
             GFP_KERNEL,

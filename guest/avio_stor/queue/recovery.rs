@@ -188,7 +188,7 @@ impl Queue {
                 device,
                 "queue {index}: the device has no request with tag {tag} (LUN {disk}) any more and never answered it; resetting the queue\n"
             );
-        } else if self.reported_slow.xchg(times.min(3), Relaxed) < times.min(3) {
+        } else if self.counters.is_latest(disk, times.min(2)) {
             let done = if kind == task::ABORT {
                 "aborting it"
             } else {
