@@ -104,7 +104,7 @@ impl Control {
                 looked = Instant::now();
             }
             if let Some(server) = &mut self.server {
-                server.serve(|line| commands::answer(guest, line));
+                server.serve(|_, line| Some(commands::answer(guest, line)));
             }
         }
     }

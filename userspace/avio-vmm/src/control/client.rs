@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
 //! A connection to the control socket: lines in, answers out, and never a wait. A client that does not take its answer
-//! is not listened to until it has, so that it costs one line and one answer of memory.
+//! is not listened to until it has, so that it costs one line and one answer of memory; nor is one whose answer is yet to
+//! come, so that answers keep their order.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -17,6 +18,8 @@ pub struct Client {
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// The answer to its last line is yet to come.
+    waiting: bool,
     ended: bool,
 }
 
@@ -27,36 +30,49 @@ impl Client {
             stream,
             input: Vec::new(),
             output: Vec::new(),
+            waiting: false,
             ended: false,
         }
     }
 
-    /// What to wait for.
-    pub fn waits(&self) -> Wait {
-        let events = if self.output.is_empty() {
-            EventSet::IN
-        } else {
-            EventSet::OUT
+    /// What to wait for, if anything: whoever hangs up before the answer is found out when it has come.
+    pub fn waits(&self) -> Option<Wait> {
+        let events = match (self.waiting, self.output.is_empty()) {
+            (true, _) => return None,
+            (false, true) => EventSet::IN,
+            (false, false) => EventSet::OUT,
         };
-        (self.stream.as_raw_fd(), events)
+        Some((self.stream.as_raw_fd(), events))
     }
 
-    /// Takes and answers what there is. Whether the connection is of further use.
-    pub fn serve(&mut self, mut answer: impl FnMut(&str) -> String) -> bool {
+    /// Has the answer that was yet to come; [`Self::serve`] sends it.
+    pub fn answer(&mut self, text: String) {
+        self.waiting = false;
+        self.output = text.into_bytes();
+        self.output.push(b'\n');
+    }
+
+    /// Takes and answers what there is; `None` for an answer that is yet to come. Whether the connection is of further use.
+    pub fn serve(&mut self, mut answer: impl FnMut(&str) -> Option<String>) -> bool {
+        if self.waiting {
+            return true;
+        }
         if !self.send() {
             return false;
         }
         if self.output.is_empty() {
             self.receive();
         }
-        while self.output.is_empty() {
+        while self.output.is_empty() && !self.waiting {
             let Some(line) = self.next_line() else {
                 return !self.ended && self.fits();
             };
             let text = String::from_utf8_lossy(&line);
             if !text.trim().is_empty() {
-                self.output = answer(&text).into_bytes();
-                self.output.push(b'\n');
+                match answer(&text) {
+                    Some(text) => self.answer(text),
+                    None => self.waiting = true,
+                }
                 if !self.send() {
                     return false;
                 }
@@ -87,8 +103,7 @@ impl Client {
             return true;
         }
         let text = format!("a line has at most {MAX_REQUEST} bytes");
-        self.output = super::commands::error(&text).into_bytes();
-        self.output.push(b'\n');
+        self.answer(super::commands::error(&text));
         let _ = self.send();
         false
     }
@@ -122,8 +137,8 @@ mod tests {
         (near, Client::new(far))
     }
 
-    fn echo(line: &str) -> String {
-        format!("<{}>", line.trim())
+    fn echo(line: &str) -> Option<String> {
+        Some(format!("<{}>", line.trim()))
     }
 
     fn said(stream: &mut UnixStream) -> String {
@@ -155,6 +170,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_yet_to_come_keeps_its_place() {
+        let (mut near, mut client) = pair();
+        near.write_all(b"slow\nquick\n").unwrap();
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        let late = |line: &str| echo(line).filter(|text| text != "<slow>");
+        for _ in 0..3 {
+            assert!(client.serve(late), "its answer is to come");
+            assert!(client.waits().is_none() && said(&mut near).is_empty());
+        }
+        client.answer("<slow>".into());
+        assert!(!client.serve(late));
+        assert_eq!(said(&mut near), "<slow>\n<quick>\n");
+    }
+
+    #[test]
     fn an_endless_line_ends_the_connection_with_a_reason() {
         let (mut near, mut client) = pair();
         let piece = [b'x'; 4096];
@@ -175,14 +205,14 @@ mod tests {
     fn a_client_that_takes_no_answers_is_not_listened_to() {
         let (mut near, mut client) = pair();
         let mut asked = 0;
-        let long = |_: &str| "y".repeat(1 << 20);
+        let long = |_: &str| Some("y".repeat(1 << 20));
         near.write_all(b"one\ntwo\n").unwrap();
         assert!(client.serve(|line| {
             asked += 1;
             long(line)
         }));
         let held = client.output.len();
-        assert!(held != 0 && client.waits().1 == EventSet::OUT);
+        assert!(held != 0 && client.waits().unwrap().1 == EventSet::OUT);
         near.write_all(b"three\n").unwrap();
         for _ in 0..10 {
             assert!(client.serve(long));

@@ -39,7 +39,9 @@ pub enum Error {
 /// The socket.
 pub struct Server {
     listener: UnixListener,
-    clients: Vec<Client>,
+    /// Each with its number; none is given twice.
+    clients: Vec<(u64, Client)>,
+    next: u64,
 }
 
 impl Server {
@@ -58,28 +60,40 @@ impl Server {
         Ok(Self {
             listener,
             clients: Vec::new(),
+            next: 0,
         })
     }
 
     /// What to wait for.
     pub fn waits(&self) -> impl Iterator<Item = Wait> + '_ {
         let listener = (self.listener.as_raw_fd(), EventSet::IN);
-        std::iter::once(listener).chain(self.clients.iter().map(Client::waits))
+        std::iter::once(listener)
+            .chain(self.clients.iter().filter_map(|(_, client)| client.waits()))
     }
 
-    /// Does what there is to do, without waiting.
-    pub fn serve(&mut self, mut answer: impl FnMut(&str) -> String) {
+    /// The answer to a client's last line, which was yet to come. If the client is gone, nobody is told.
+    pub fn answer(&mut self, number: u64, text: String) {
+        if let Some((_, client)) = self.clients.iter_mut().find(|(n, _)| *n == number) {
+            client.answer(text);
+        }
+    }
+
+    /// Does what there is to do, without waiting. `answer` is told a client's number and line; `None` for an answer that is
+    /// yet to come.
+    pub fn serve(&mut self, mut answer: impl FnMut(u64, &str) -> Option<String>) {
         while self.clients.len() < 2 * CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else {
                 break;
             };
             if stream.set_nonblocking(true).is_ok() {
-                self.clients.push(Client::new(stream));
+                self.clients.push((self.next, Client::new(stream)));
+                self.next += 1;
             }
         }
         let over = self.clients.len().saturating_sub(CLIENTS);
         self.clients.drain(..over);
-        self.clients.retain_mut(|client| client.serve(&mut answer));
+        self.clients
+            .retain_mut(|(number, client)| client.serve(|line| answer(*number, line)));
     }
 }
 
@@ -161,16 +175,38 @@ mod tests {
         let idle: Vec<_> = (0..2 * CLIENTS)
             .map(|_| UnixStream::connect(&path).unwrap())
             .collect();
-        server.serve(|_| "yes".into());
+        server.serve(|_, _| Some("yes".into()));
         assert_eq!(server.clients.len(), CLIENTS);
         let mut last = ask(&path);
-        server.serve(|_| "yes".into());
+        server.serve(|_, _| Some("yes".into()));
         let mut text = [0; 4];
         last.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"yes\n");
         drop((idle, last));
-        server.serve(|_| "yes".into());
+        server.serve(|_, _| Some("yes".into()));
         assert_eq!(server.clients.len(), 0);
+        drop(Name(path));
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_keeps_nobody_waiting() {
+        let path = path("late");
+        let mut server = Server::new(&path).unwrap();
+        let (mut first, mut second) = (ask(&path), ask(&path));
+        let mut asked = Vec::new();
+        server.serve(|number, _| {
+            asked.push(number);
+            (asked.len() == 2).then(|| "now".into())
+        });
+        let mut text = [0; 4];
+        second.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"now\n");
+        assert_eq!(server.waits().count(), 2, "the socket and the second");
+        server.answer(asked[0], "too".into());
+        server.serve(|_, _| None);
+        first.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"too\n");
+        server.answer(7, "nobody".into());
         drop(Name(path));
     }
 }
