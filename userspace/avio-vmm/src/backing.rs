@@ -9,7 +9,7 @@ use std::fs::{metadata, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use avio_control::Disk;
 use nix::sys::stat::{major, minor};
@@ -62,6 +62,15 @@ pub struct Backing {
     pub facts: Facts,
 }
 
+/// What tells an open device from any other, and from the same when it is opened again. It does not keep it open.
+pub struct Mark(Weak<File>);
+
+impl PartialEq for Mark {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
 /// What became of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -98,6 +107,20 @@ impl Backing {
             number,
             facts,
         })
+    }
+
+    /// Has the host's page cache write back what it has of the device, which lasts as long as that likes. If it fails, the
+    /// module says whether the device can do without.
+    pub fn write_back(&self, path: &Path) {
+        if let Err(error) = self.file.sync_all() {
+            let path = path.display();
+            tracing::warn!("cannot write back the page cache of {path}: {error}");
+        }
+    }
+
+    /// Its mark.
+    pub fn mark(&self) -> Mark {
+        Mark(Arc::downgrade(&self.file))
     }
 
     /// Looks what became of it. A disk that was taken away leaves its number to the next one, but not its sequence

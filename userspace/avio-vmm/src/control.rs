@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
 //! The control thread: it serves the control socket, watches the backing devices, waits for what a stop left behind, and
-//! remembers which gates the guest opened. It may wait for a device, and then only it does.
+//! remembers which gates the guest opened. Devices are opened by other threads, as that may take long.
 
 mod client;
 mod commands;
 mod report;
 mod server;
+mod tasks;
 mod uevents;
 mod watch;
 
@@ -22,10 +23,14 @@ use crate::devices::Devices;
 use crate::exit::{Exit, Outcome};
 use crate::hba::Hba;
 use crate::inventory::Shared;
+use crate::openers::Openers;
 use crate::signal::Signal;
+use commands::Reply;
 use server::Server;
 pub use server::{Error, Name};
+use tasks::Tasks;
 use uevents::Uevents;
+use watch::Search;
 
 /// Between two looks at what does not tell when it changes: a stop that is not complete.
 const STOP_PAUSE: Duration = Duration::from_millis(20);
@@ -50,11 +55,14 @@ pub struct Guest {
 pub struct Control {
     server: Option<Server>,
     uevents: Option<Uevents>,
+    openers: Openers,
+    tasks: Tasks,
+    search: Search,
 }
 
 impl Control {
     /// Listens at `path`, if there is one, and to the kernel.
-    pub fn new(path: Option<&Path>) -> Result<Self, Error> {
+    pub fn new(path: Option<&Path>, openers: Openers) -> Result<Self, Error> {
         let uevents = Uevents::new();
         if let Err(error) = &uevents {
             tracing::warn!("cannot watch devices ({error}); rescan-lun tells of a resize");
@@ -62,6 +70,9 @@ impl Control {
         Ok(Self {
             server: path.map(Server::new).transpose()?,
             uevents: uevents.ok(),
+            openers,
+            tasks: Tasks::new(tasks::PATIENCE),
+            search: Search::default(),
         })
     }
 
@@ -87,11 +98,13 @@ impl Control {
                 (false, true) => Some(DEVICE_PAUSE),
                 (false, false) => None,
             };
+            let pause = pause.into_iter().chain(self.tasks.pause()).min();
             if let Err(error) = self.wait(guest, pause) {
                 let text = format!("the control thread cannot wait for events: {error}");
                 return guest.exit.end(Outcome::Failed(text));
             }
             guest.notice.clear();
+            self.openers.done().clear();
             if let Some(uevents) = &self.uevents {
                 let changed = uevents.take();
                 if !changed.is_empty() {
@@ -100,13 +113,32 @@ impl Control {
             }
             // The guest can wake this thread as often as it likes.
             if looked.elapsed() >= DEVICE_PAUSE {
-                watch::look_for_lost(guest);
+                self.search.look(guest);
                 looked = Instant::now();
             }
-            if let Some(server) = &mut self.server {
-                server.serve(|_, line| Some(commands::answer(guest, line)));
-            }
+            self.search.go_on(guest, &self.openers);
+            self.serve(guest);
         }
+    }
+
+    /// Answers what waited for a device, and then what is new.
+    fn serve(&mut self, guest: &Guest) {
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        for (client, text) in self.tasks.answers(guest) {
+            server.answer(client, text);
+        }
+        let (openers, tasks) = (&self.openers, &mut self.tasks);
+        server.serve(
+            |client, line| match commands::answer(guest, openers, line) {
+                Reply::Now(text) => Some(text),
+                Reply::Later(task) => {
+                    tasks.add(client, task);
+                    None
+                }
+            },
+        );
     }
 
     /// Waits until there is something to do, or for a time. What to wait for is put together anew each time: it is little, and changes.
@@ -115,6 +147,7 @@ impl Control {
         let mut waited = vec![
             (guest.exit.event().as_raw_fd(), EventSet::IN),
             (guest.notice.event().as_raw_fd(), EventSet::IN),
+            (self.openers.done().event().as_raw_fd(), EventSet::IN),
         ];
         waited.extend(
             self.uevents
@@ -125,7 +158,7 @@ impl Control {
         for (fd, events) in waited {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, 0))?;
         }
-        let timeout = pause.map_or(-1, |pause| pause.as_millis() as i32);
+        let timeout = pause.map_or(-1, |pause| pause.as_millis() as i32 + 1);
         match epoll.wait(timeout, &mut [EpollEvent::default()]) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
@@ -135,3 +168,54 @@ impl Control {
 
 /// A descriptor, and what to wait for.
 type Wait = (RawFd, EventSet);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::commands::tests::guest;
+    use crate::openers::tests::{openers, Fifo};
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn ask(stream: &mut UnixStream, line: &str) {
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn answer(stream: &mut UnixStream) -> String {
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn while_a_device_hangs_others_are_served_and_quit_ends_the_run() {
+        let path = std::env::temp_dir().join(format!("avio-control-{}", std::process::id()));
+        let (guest, hung) = (guest(), [Fifo::new("first"), Fifo::new("second")]);
+        let mut control = Control {
+            server: Some(Server::new(&path).unwrap()),
+            uevents: None,
+            openers: openers(),
+            tasks: Tasks::new(Duration::from_millis(300)),
+            search: Search::default(),
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| control.run(&guest));
+            let mut clients = [0, 1].map(|_| UnixStream::connect(&path).unwrap());
+            let add = |device: &Fifo| {
+                let arguments = serde_json::json!({"hba": "a", "disk": device.disk()});
+                serde_json::json!({"execute": "add-lun", "arguments": arguments}).to_string()
+            };
+            let [first, second] = &mut clients;
+            ask(first, &add(&hung[0]));
+            ask(second, r#"{"execute": "status"}"#);
+            assert!(answer(second).contains("return"));
+            assert!(answer(first).contains("has not answered"));
+            ask(first, &add(&hung[1]));
+            ask(second, r#"{"execute": "quit"}"#);
+            assert!(answer(second).contains("return"));
+        });
+        assert_eq!(guest.exit.outcome(), Some(Outcome::Quit));
+        drop((control, Name(path)));
+        hung.iter().for_each(Fifo::answers_in_vain);
+    }
+}

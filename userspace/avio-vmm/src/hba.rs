@@ -3,8 +3,8 @@
 //! An adapter as the VMM's threads share it: its registers, and the module behind them.
 //!
 //! What changes a LUN holds the lock on the registers over the module's call, so that the module's state of a LUN and
-//! what the guest sees never come apart. Those calls are quick. What may wait is done without the lock, as writing back what
-//! the host's page cache has of a backing, but for the first try of a stop, which the guest has to wait for.
+//! what the guest sees never come apart. Those calls are quick, but for the first try of a stop, which the guest has to wait
+//! for. The module takes no backing of which the host's page cache has something to write; that is done before, with no lock.
 //!
 //! Lock order: the inventory, a PCI function, its registers.
 
@@ -80,9 +80,9 @@ impl Hba {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches a LUN; with its gate closed if it is `foreign` to the guest.
+    /// Attaches a LUN, of which the host's page cache has nothing to write; with its gate closed if it is `foreign` to the
+    /// guest.
     pub fn attach(&self, number: u32, lun: &Lun, foreign: bool) -> Result<(), Error> {
-        write_back(lun);
         let mut registers = self.registers();
         let info = self.add(number, lun, foreign)?;
         registers.set_lun(number, info);
@@ -103,7 +103,7 @@ impl Hba {
         Ok(())
     }
 
-    /// Puts another backing in a LUN's place; if that fails, `old` again.
+    /// Puts another such backing in a LUN's place; if that fails, `old` again.
     pub fn replace(
         &self,
         number: u32,
@@ -112,7 +112,6 @@ impl Hba {
         foreign: bool,
         force: bool,
     ) -> Result<(), Error> {
-        write_back(new);
         // What the module would refuse it refuses before the old one has gone.
         self.stor
             .try_lun(&new.backing.file, readonly(new), new.cgroup.as_deref())?;
@@ -255,14 +254,5 @@ fn readonly(lun: &Lun) -> u32 {
         lun_flags::READ_ONLY
     } else {
         0
-    }
-}
-
-/// Has the host's page cache write back what it has of a backing, which lasts as long as the backing likes. If that fails,
-/// the module says whether the backing can do without.
-fn write_back(lun: &Lun) {
-    if let Err(error) = lun.backing.file.sync_all() {
-        let path = lun.disk.path.display();
-        tracing::warn!("cannot write back the page cache of {path}: {error}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avio_control::Disk;
 
-use crate::backing::{self, Backing, Facts, Number};
+use crate::backing::{self, Backing, Facts, Mark, Number};
 use crate::cgroups::{self, Cgroups};
 use crate::plan;
 use crate::resets::Turns;
@@ -81,7 +81,7 @@ pub struct Inventory {
     pub turns: Arc<Turns>,
 }
 
-/// The inventory as threads share it. Its lock may be held while a device is opened; no vCPU thread takes it.
+/// The inventory as threads share it. While the guest runs, nobody waits for a device with its lock; no vCPU thread takes it.
 #[derive(Clone)]
 pub struct Shared(Arc<Mutex<Inventory>>);
 
@@ -142,20 +142,31 @@ impl Inventory {
     }
 
     /// Opens a disk that is not attached yet, to be the LUN in this place.
-    pub fn open_disk(&self, place: Place, disk: Disk) -> Result<Lun, Error> {
+    fn open_disk(&self, place: Place, disk: Disk) -> Result<Lun, Error> {
         let number = backing::number(&disk.path)?;
-        if let Some((adapter, lun)) = self.taken(number, disk.shared) {
-            return Err(Error::SameDevice(disk.path, lun, adapter.id.clone()));
-        }
+        self.check(&disk, number)?;
         let backing = Backing::open(&disk, number)?;
-        let cgroup = match &self.cgroups {
-            Some(cgroups) => {
-                let id = &self.adapters[place.0].id;
-                Some(cgroups.make_lun(id, place.1, disk.weight)?)
-            }
-            None if disk.weight.is_some() => return Err(Error::NoCgroups),
-            None => None,
-        };
+        self.adopt(place, disk, backing)
+    }
+
+    /// Whether the device of this number can be one more LUN.
+    pub fn check(&self, disk: &Disk, number: Number) -> Result<(), Error> {
+        if let Some((adapter, lun)) = self.taken(number, disk.shared) {
+            let path = disk.path.clone();
+            return Err(Error::SameDevice(path, lun, adapter.id.clone()));
+        }
+        if disk.weight.is_some() && self.cgroups.is_none() {
+            return Err(Error::NoCgroups);
+        }
+        Ok(())
+    }
+
+    /// Makes an open disk what is to be the LUN in this place. Since it was begun to open, others may have come.
+    pub fn adopt(&self, place: Place, disk: Disk, backing: Backing) -> Result<Lun, Error> {
+        self.check(&disk, backing.number)?;
+        let id = &self.adapters[place.0].id;
+        let make = |cgroups: &Arc<Cgroups>| cgroups.make_lun(id, place.1, disk.weight);
+        let cgroup = self.cgroups.as_ref().map(make).transpose()?;
         Ok(Lun {
             backing,
             cgroup,
@@ -196,6 +207,12 @@ impl Inventory {
             }
         }
         Ok(())
+    }
+
+    /// The mark of a LUN's backing.
+    pub fn mark(&self, place: Place) -> Option<Mark> {
+        let lun = self.adapters.get(place.0)?.luns.get(&place.1)?;
+        Some(lun.backing.mark())
     }
 
     /// Where a device is attached already, if that excludes this use of it.
@@ -250,12 +267,12 @@ impl Inventory {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::backing::Identity;
     use std::fs::File;
 
-    fn lun(minor: u32, identity: &str, shared: bool) -> Lun {
+    pub fn lun(minor: u32, identity: &str, shared: bool) -> Lun {
         let facts = Facts {
             identity: Identity {
                 text: identity.into(),
@@ -284,7 +301,7 @@ mod tests {
         }
     }
 
-    fn inventory() -> Inventory {
+    pub fn inventory() -> Inventory {
         let adapter = plan::Adapter {
             id: "a".into(),
             queues: 1,

@@ -5,7 +5,8 @@
 //!
 //! Threads: the main one starts a machine and, after the guest's reset, another one. The machine's thread waits for input
 //! and for the end ([`event_loop`]); each virtual processor has one ([`vcpu`]); one serves the control socket and watches
-//! the backing devices ([`control`]); one resets SCSI disks ([`resets`]). Each is confined to what it does ([`seccomp`]).
+//! the backing devices ([`control`]); some open devices for it ([`openers`]); one resets SCSI disks ([`resets`]). Each is
+//! confined to what it does ([`seccomp`]).
 
 mod acpi;
 mod adapter;
@@ -27,6 +28,7 @@ mod layout;
 mod limits;
 mod log;
 mod memory;
+mod openers;
 mod pci;
 mod plan;
 mod power;
@@ -54,6 +56,7 @@ use crate::control::Control;
 use crate::exit::Outcome;
 use crate::input::Input;
 use crate::inventory::{Inventory, Shared};
+use crate::openers::{Openers, Ways};
 use crate::seccomp::Filter;
 use crate::state::State;
 use crate::terminal::RawMode;
@@ -88,12 +91,15 @@ fn run(args: &Args) -> Result<(), String> {
     });
     let inventory = Inventory::open(plan, state, cgroups).map_err(|e| error_chain(&e))?;
     let inventory = Shared::new(inventory);
-    let control = Control::new(args.control.as_deref()).map_err(|e| error_chain(&e))?;
-    let _name = args.control.clone().map(control::Name);
-    let control = Arc::new(Mutex::new(control));
     let raw_mode = RawMode::enter();
     let input = Input::new(raw_mode.is_some());
     let input = input.map_err(|e| format!("cannot wait for signals: {e}"))?;
+    // All threads are started from here on: the signals are to end none of them.
+    let filter = Filter::of_opener(!args.no_seccomp).map_err(|e| error_chain(&e))?;
+    let openers = Openers::start(&filter, Ways::BLOCK).map_err(|e| error_chain(&e))?;
+    let control = Control::new(args.control.as_deref(), openers).map_err(|e| error_chain(&e))?;
+    let _name = args.control.clone().map(control::Name);
+    let control = Arc::new(Mutex::new(control));
     loop {
         match run_once(args, &inventory, &control, &input)? {
             Outcome::Reset if !args.no_reboot => tracing::info!("the guest resets itself"),

@@ -145,7 +145,7 @@ const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_IRQFD: u32 = 0x4020_ae76;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 
-/// Besides, calls of the control thread: it opens devices, reads what sysfs tells of them, writes the state file,
+/// Besides, calls of the control thread: it opens adapters, reads what sysfs tells of devices, writes the state file,
 /// makes, weighs and removes cgroups, and serves sockets.
 const CONTROL: [i64; 28] = [
     libc::SYS_accept4,
@@ -197,6 +197,20 @@ const CONTROL_IOCTLS: [u32; 14] = [
     libc::FIONBIO as u32,
 ];
 
+/// Besides, calls of a thread that opens devices: it reads what sysfs tells of them, and writes back the page cache.
+const OPENER: [i64; 10] = [
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_fsync,
+    libc::SYS_lseek,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_statx,
+    libc::SYS_writev,
+];
+
 /// What is asked of each call.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -215,6 +229,12 @@ impl Filter {
         program(rules, SeccompAction::Allow, SeccompAction::KillProcess).map(|p| Self(Some(p)))
     }
 
+    /// Of a thread that opens devices. Without `on` it lets everything pass.
+    pub fn of_opener(on: bool) -> Result<Self, Error> {
+        let program = on.then(|| compile(&OPENER, &[call::BLKGETDISKSEQ]));
+        program.transpose().map(Self)
+    }
+
     /// Confines the calling thread for good.
     pub fn apply(&self) -> Result<(), Error> {
         match &self.0 {
@@ -224,7 +244,7 @@ impl Filter {
     }
 }
 
-/// The filters of all kinds of threads.
+/// The filters of the kinds of threads that a machine has.
 pub struct Filters {
     /// Of the machine's thread, once the guest runs.
     pub event_loop: Filter,

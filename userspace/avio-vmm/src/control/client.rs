@@ -103,7 +103,7 @@ impl Client {
             return true;
         }
         let text = format!("a line has at most {MAX_REQUEST} bytes");
-        self.answer(super::commands::error(&text));
+        self.answer(super::commands::text(Err(text)));
         let _ = self.send();
         false
     }

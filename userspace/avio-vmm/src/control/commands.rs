@@ -10,43 +10,50 @@ use avio_control::{
 use serde::Serialize;
 use serde_json::Value;
 
+use super::tasks::Task;
 use super::{report, watch, Guest};
 use crate::args::{check_disk, check_limits, WEIGHTS};
+use crate::backing::{Backing, Mark};
 use crate::exit::Outcome;
 use crate::inventory::Inventory;
+use crate::openers::{self, Openers};
 use crate::plan::free;
 
-/// The answer to a line.
-pub fn answer(guest: &Guest, line: &str) -> String {
+/// What becomes of a line.
+pub enum Reply {
+    /// The answer.
+    Now(String),
+    /// A device is to be opened first.
+    Later(Task),
+}
+
+/// Carries out a line, as far as that needs no wait.
+pub fn answer(guest: &Guest, openers: &Openers, line: &str) -> Reply {
     let result = serde_json::from_str(line)
         .map_err(|error| format!("not understood: {error}"))
-        .and_then(|request| execute(guest, request));
-    match result {
-        Ok(value) => text(&Answer::Return(value)),
-        Err(error) => text(&Answer::Error(error)),
-    }
-}
-
-/// The answer that something is wrong.
-pub fn error(what: &str) -> String {
-    text(&Answer::Error(what.into()))
-}
-
-fn text(answer: &Answer) -> String {
-    serde_json::to_string(answer).unwrap_or_default()
+        .and_then(|request| execute(guest, openers, request));
+    result.unwrap_or_else(|error| Reply::Now(text(Err(error))))
 }
 
 /// What a command gives; else why it was refused.
-type Outcomes = Result<Value, String>;
+pub type Outcomes = Result<Value, String>;
 
-fn execute(guest: &Guest, request: Request) -> Outcomes {
+/// An answer as a line.
+pub fn text(outcome: Outcomes) -> String {
+    let answer = outcome.map_or_else(Answer::Error, Answer::Return);
+    serde_json::to_string(&answer).unwrap_or_default()
+}
+
+fn execute(guest: &Guest, openers: &Openers, request: Request) -> Result<Reply, String> {
     tracing::debug!(?request, "command");
-    match request {
+    let outcome = match request {
+        Request::AddLun(arguments) => return add(guest, openers, arguments).map(Reply::Later),
+        Request::ReplaceLun(arguments) => {
+            return replace(guest, openers, arguments).map(Reply::Later);
+        }
         Request::Status => value(&report::status(guest)),
         Request::Stats => value(&report::stats(guest)?),
-        Request::AddLun(arguments) => add(guest, arguments),
         Request::RemoveLun(arguments) => remove(guest, &arguments),
-        Request::ReplaceLun(arguments) => replace(guest, arguments),
         Request::RescanLun(place) => rescan(guest, &place),
         Request::SetLimits(arguments) => set_limits(guest, &arguments),
         Request::SetWeight(arguments) => set_weight(guest, &arguments),
@@ -62,45 +69,37 @@ fn execute(guest: &Guest, request: Request) -> Outcomes {
             guest.exit.end(Outcome::Quit);
             Ok(Value::Null)
         }
-    }
+    };
+    outcome.map(|value| Reply::Now(text(Ok(value))))
 }
 
 fn value(answer: &impl Serialize) -> Outcomes {
     serde_json::to_value(answer).map_err(|error| error.to_string())
 }
 
-fn chain(error: impl std::error::Error) -> String {
+/// An error and its causes.
+pub fn chain(error: impl std::error::Error) -> String {
     crate::error_chain(&error)
 }
 
-fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
+fn add(guest: &Guest, openers: &Openers, arguments: AddLun) -> Result<Task, String> {
     check_disk(&arguments.disk).map_err(chain)?;
-    let mut inventory = guest.inventory.lock();
+    let inventory = guest.inventory.lock();
     let index = adapter(&inventory, arguments.hba.as_deref())?;
-    let luns = &inventory.adapters[index].luns;
-    let number = match arguments.lun {
-        Some(number) if number >= MAX_LUNS => {
-            return Err(format!(
-                "LUN {number} is out of range; use 0 to {}",
-                MAX_LUNS - 1
-            ));
-        }
-        Some(number) if luns.contains_key(&number) => {
-            return Err(format!(
-                "LUN {number} is taken; remove it first, or replace it"
-            ));
-        }
-        Some(number) => number,
-        None => {
-            // Rather one that the guest has no old requests for.
-            let clings = |n| guest.hbas.get(index).is_some_and(|hba| hba.clings_to(n));
-            let best = free(luns).find(|n| !clings(*n));
-            best.or_else(|| free(luns).next())
-                .ok_or("all LUNs are taken")?
-        }
-    };
+    free_number(guest, &inventory, index, arguments.lun)?;
+    let opening = openers.begin(&inventory, &arguments.disk, openers::THREADS);
+    Ok(Task {
+        path: arguments.disk.path.clone(),
+        opening: opening.map_err(chain)?,
+        finish: Box::new(move |guest, backing| add_open(guest, index, arguments, backing)),
+    })
+}
+
+fn add_open(guest: &Guest, index: usize, arguments: AddLun, backing: Backing) -> Outcomes {
+    let mut inventory = guest.inventory.lock();
+    let number = free_number(guest, &inventory, index, arguments.lun)?;
     let lun = inventory
-        .open_disk((index, number), arguments.disk)
+        .adopt((index, number), arguments.disk, backing)
         .map_err(chain)?;
     let hba = &guest.hbas[index];
     let foreign = inventory.is_foreign(index, number, &lun);
@@ -130,6 +129,33 @@ fn add(guest: &Guest, arguments: AddLun) -> Outcomes {
     })
 }
 
+/// The number of a new LUN: the one that is wanted, if it is free, or the lowest that is.
+fn free_number(
+    guest: &Guest,
+    inventory: &Inventory,
+    index: usize,
+    wanted: Option<u32>,
+) -> Result<u32, String> {
+    let luns = &inventory.adapters[index].luns;
+    match wanted {
+        Some(number) if number >= MAX_LUNS => Err(format!(
+            "LUN {number} is out of range; use 0 to {}",
+            MAX_LUNS - 1
+        )),
+        Some(number) if luns.contains_key(&number) => Err(format!(
+            "LUN {number} is taken; remove it first, or replace it"
+        )),
+        Some(number) => Ok(number),
+        None => {
+            // Rather one that the guest has no old requests for.
+            let clings = |n| guest.hbas.get(index).is_some_and(|hba| hba.clings_to(n));
+            let best = free(luns).find(|n| !clings(*n));
+            let number = best.or_else(|| free(luns).next());
+            number.ok_or_else(|| "all LUNs are taken; remove one first".into())
+        }
+    }
+}
+
 fn remove(guest: &Guest, arguments: &RemoveLun) -> Outcomes {
     let mut inventory = guest.inventory.lock();
     let index = place(&inventory, arguments.hba.as_deref(), arguments.lun)?;
@@ -141,32 +167,57 @@ fn remove(guest: &Guest, arguments: &RemoveLun) -> Outcomes {
     Ok(Value::Null)
 }
 
-fn replace(guest: &Guest, arguments: ReplaceLun) -> Outcomes {
+fn replace(guest: &Guest, openers: &Openers, arguments: ReplaceLun) -> Result<Task, String> {
     check_disk(&arguments.disk).map_err(chain)?;
+    let inventory = guest.inventory.lock();
+    let index = place(&inventory, arguments.hba.as_deref(), arguments.lun)?;
+    let old = inventory.mark((index, arguments.lun));
+    let opening = openers.begin(&inventory, &arguments.disk, openers::THREADS);
+    Ok(Task {
+        path: arguments.disk.path.clone(),
+        opening: opening.map_err(chain)?,
+        finish: Box::new(move |guest, backing| {
+            replace_by_open(guest, (index, old), arguments, backing)
+        }),
+    })
+}
+
+fn replace_by_open(
+    guest: &Guest,
+    (index, old): (usize, Option<Mark>),
+    arguments: ReplaceLun,
+    backing: Backing,
+) -> Outcomes {
     let mut inventory = guest.inventory.lock();
-    let number = arguments.lun;
-    let index = place(&inventory, arguments.hba.as_deref(), number)?;
+    let (number, force) = (arguments.lun, arguments.force);
+    let place = (index, number);
+    if inventory.mark(place) != old {
+        return Err(format!(
+            "LUN {number} was removed or exchanged while disk {} was opened; look at status, and try again",
+            arguments.disk.path.display()
+        ));
+    }
     let new = inventory
-        .open_disk((index, number), arguments.disk)
+        .adopt(place, arguments.disk, backing)
         .map_err(chain)?;
-    let gated = inventory.is_another((index, number), &new);
+    let gated = inventory.is_another(place, &new);
     // Before it is there, so that no restart finds it unnoticed.
     let facts = &new.backing.facts;
     let doubted = match gated {
-        true => inventory.doubt((index, number), facts).map_err(chain),
+        true => inventory.doubt(place, facts).map_err(chain),
         false => Ok(false),
     };
     let old = inventory.adapters[index].luns.get(&number);
     let replaced = doubted.clone().and_then(|_| {
         let hba = &guest.hbas[index];
-        let result = hba.replace(number, old, &new, gated, arguments.force);
+        let result = hba.replace(number, old, &new, gated, force);
         result.map_err(chain)
     });
     if let Err(error) = replaced {
         if doubted == Ok(true) {
-            watch::know(&mut inventory, (index, number), &facts.identity.text);
+            watch::know(&mut inventory, place, &facts.identity.text);
         }
-        inventory.settle_cgroup((index, number));
+        inventory.settle_cgroup(place);
         return Err(error);
     }
     inventory.adapters[index].luns.insert(number, new);
@@ -276,13 +327,15 @@ fn forget(inventory: &mut Inventory, (index, lun): (usize, u32)) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::devices::Devices;
     use crate::exit::Exit;
     use crate::inventory::Shared;
+    use crate::openers::Ways;
     use crate::pci::Root;
     use crate::plan;
+    use crate::seccomp::Filter;
     use crate::serial::Serial;
     use crate::signal::Signal;
     use crate::state::State;
@@ -290,7 +343,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     /// A guest with two adapters that have nothing.
-    fn guest() -> Guest {
+    pub fn guest() -> Guest {
         let adapter = |id: &str| plan::Adapter {
             id: id.into(),
             queues: 1,
@@ -313,9 +366,21 @@ mod tests {
         }
     }
 
+    /// The answer to a line that waits for nothing.
+    pub fn now(guest: &Guest, openers: &Openers, line: &str) -> String {
+        match answer(guest, openers, line) {
+            Reply::Now(text) => text,
+            Reply::Later(_) => panic!("{line} waits for a device"),
+        }
+    }
+
+    fn block_openers() -> Openers {
+        Openers::start(&Filter::of_opener(false).unwrap(), Ways::BLOCK).unwrap()
+    }
+
     #[test]
     fn what_is_not_understood_is_told() {
-        let guest = guest();
+        let (guest, openers) = (guest(), block_openers());
         let cases = [
             ("status", "not understood"),
             ("{}", "execute"),
@@ -374,8 +439,7 @@ mod tests {
             ),
         ];
         for (line, words) in cases {
-            let answer: Answer = serde_json::from_str(&answer(&guest, line)).unwrap();
-            match answer {
+            match serde_json::from_str(&now(&guest, &openers, line)).unwrap() {
                 Answer::Error(text) => assert!(text.contains(words), "{line}: {text}"),
                 Answer::Return(_) => panic!("{line} was carried out"),
             }
@@ -387,7 +451,7 @@ mod tests {
     fn quit_ends_the_run() {
         let guest = guest();
         assert_eq!(
-            answer(&guest, r#"{"execute": "quit"}"#),
+            now(&guest, &block_openers(), r#"{"execute": "quit"}"#),
             r#"{"return":null}"#
         );
         assert_eq!(guest.exit.outcome(), Some(Outcome::Quit));

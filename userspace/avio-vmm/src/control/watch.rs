@@ -3,12 +3,16 @@
 //! What becomes of the backing devices, and the guest's knowledge of them. All goes by how things are now, so that no
 //! message that is lost or late can mislead.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use avio_abi::pci::state;
+
 use super::Guest;
 use crate::backend;
-use crate::backing::{Facts, Look};
+use crate::backing::{Facts, Look, Mark};
 use crate::hba::Hba;
-use crate::inventory::{Inventory, Lun, Place};
-use avio_abi::pci::state;
+use crate::inventory::{self, Inventory, Lun, Place};
+use crate::openers::{self, Openers, Opening, Outcome};
 
 /// Why the guest could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,9 @@ pub enum Error {
     /// What the guest knows could not be written down.
     #[error(transparent)]
     State(#[from] crate::state::Error),
+    /// What came back cannot be the LUN.
+    #[error(transparent)]
+    Inventory(#[from] inventory::Error),
 }
 
 /// Looks at the backings of some LUNs, and tells the guest what is new.
@@ -53,28 +60,98 @@ pub fn look_at(guest: &Guest, inventory: &mut Inventory, place: Place) -> Result
     }
 }
 
-/// Looks whether lost devices have come back: the device itself, or another in its place. Of an adapter that cannot be
-/// told now, at another time.
-pub fn look_for_lost(guest: &Guest) {
-    let mut inventory = guest.inventory.lock();
-    for place in places(&inventory, |lun| lun.lost) {
-        let hba = &guest.hbas[place.0];
-        if hba.is_quiesced() || hba.registers().state() == state::STOPPING {
-            continue;
-        }
-        report(look_at(guest, &mut inventory, place));
-        let Some(lun) = lun_at(&mut inventory, place).filter(|lun| lun.lost) else {
-            continue;
-        };
-        let disk = lun.disk.clone();
-        match inventory.open_disk(place, disk) {
-            Ok(found) if found.backing.facts.sectors != 0 => {
-                report(come_back(hba, &mut inventory, place, found));
+/// The search for what came in the place of lost devices: each has an opening at most, which may take as long as it likes.
+#[derive(Default)]
+pub struct Search {
+    openings: BTreeMap<Place, (Option<Mark>, Opening)>,
+    /// Those that have had their turn since the last look.
+    tried: BTreeSet<Place>,
+}
+
+impl Search {
+    /// Looks whether lost devices have come back themselves; those that have not get another turn.
+    pub fn look(&mut self, guest: &Guest) {
+        self.tried.clear();
+        let mut inventory = guest.inventory.lock();
+        for place in places(&inventory, |lun| lun.lost) {
+            if can_be_told(guest, place) {
+                report(look_at(guest, &mut inventory, place));
             }
-            Ok(_) => {}
-            Err(error) => tracing::trace!("{}", crate::error_chain(&error)),
         }
     }
+
+    /// Opens what is there in the place of lost devices, and takes up what is open. Of an adapter that cannot be told now, at
+    /// another time.
+    pub fn go_on(&mut self, guest: &Guest, openers: &Openers) {
+        let mut inventory = guest.inventory.lock();
+        self.forget_found(&inventory);
+        for place in places(&inventory, |lun| lun.lost) {
+            if !can_be_told(guest, place) {
+                continue;
+            }
+            match self.openings.get(&place).map(|(_, opening)| opening.take()) {
+                None => self.begin(&inventory, openers, place),
+                Some(None) => {}
+                Some(Some(outcome)) => {
+                    self.openings.remove(&place);
+                    report(found(guest, &mut inventory, place, outcome));
+                }
+            }
+        }
+    }
+
+    /// Gives up what is opened for LUNs that are lost no more, or are others.
+    fn forget_found(&mut self, inventory: &Inventory) {
+        let lost = places(inventory, |lun| lun.lost);
+        self.openings
+            .retain(|place, (mark, _)| lost.contains(place) && inventory.mark(*place) == *mark);
+    }
+
+    fn begin(&mut self, inventory: &Inventory, openers: &Openers, place: Place) {
+        let Some(lun) = inventory.adapters[place.0].luns.get(&place.1) else {
+            return;
+        };
+        if self.tried.contains(&place) {
+            return;
+        }
+        match openers.begin(inventory, &lun.disk, openers::FOR_LOST) {
+            Ok(opening) => {
+                let mark = Some(lun.backing.mark());
+                self.openings.insert(place, (mark, opening));
+            }
+            // When others have ended.
+            Err(openers::Error::Full(..)) => return,
+            Err(error) => tracing::trace!("{}", crate::error_chain(&error)),
+        }
+        self.tried.insert(place);
+    }
+}
+
+/// Whether an adapter takes changes of its LUNs now.
+fn can_be_told(guest: &Guest, place: Place) -> bool {
+    let hba = &guest.hbas[place.0];
+    !hba.is_quiesced() && hba.registers().state() != state::STOPPING
+}
+
+/// What was opened in the place of a lost device.
+fn found(
+    guest: &Guest,
+    inventory: &mut Inventory,
+    place: Place,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    let Some(disk) = lun_at(inventory, place).map(|lun| lun.disk.clone()) else {
+        return Ok(());
+    };
+    match outcome {
+        Ok(backing) if backing.facts.sectors != 0 => {
+            let found = inventory.adopt(place, disk, backing)?;
+            come_back(&guest.hbas[place.0], inventory, place, found)?;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::trace!("{}", crate::error_chain(&error)),
+    }
+    Ok(())
 }
 
 /// Whether any device is lost.
@@ -180,5 +257,56 @@ fn lun_at(inventory: &mut Inventory, place: Place) -> Option<&mut Lun> {
 fn report(result: Result<(), Error>) {
     if let Err(error) = result {
         tracing::warn!("{}", crate::error_chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::tests::{inventory, lun};
+    use crate::openers::tests::{openers, Fifo};
+
+    const LUN: Place = (0, 4);
+
+    fn losing(device: &Fifo) -> Inventory {
+        let mut inventory = inventory();
+        let mut lost = lun(1, "wwn 1", false);
+        lost.disk = device.disk();
+        lost.lost = true;
+        inventory.adapters[0].luns.insert(LUN.1, lost);
+        inventory
+    }
+
+    #[test]
+    fn what_comes_in_the_place_of_a_lost_device_is_opened_once() {
+        let (device, openers) = (Fifo::new("lost"), openers());
+        let (mut search, inventory) = (Search::default(), losing(&device));
+        for _ in 0..2 {
+            search.begin(&inventory, &openers, LUN);
+            search.forget_found(&inventory);
+            assert_eq!(search.openings.len(), 1);
+        }
+        let again = openers.begin(&inventory, &device.disk(), openers::THREADS);
+        assert!(matches!(again, Err(openers::Error::Opening(_))));
+        drop(search);
+        device.answers_in_vain();
+    }
+
+    #[test]
+    fn what_is_lost_no_more_is_not_looked_for() {
+        for exchanged in [false, true] {
+            let (device, openers) = (Fifo::new("found"), openers());
+            let (mut search, mut inventory) = (Search::default(), losing(&device));
+            search.begin(&inventory, &openers, LUN);
+            let mut now = lun(2, "wwn 2", false);
+            now.lost = true;
+            match exchanged {
+                true => drop(inventory.adapters[0].luns.insert(LUN.1, now)),
+                false => lun_at(&mut inventory, LUN).unwrap().lost = false,
+            }
+            search.forget_found(&inventory);
+            assert!(search.openings.is_empty());
+            device.answers_in_vain();
+        }
     }
 }

@@ -5,17 +5,18 @@
 
 use std::sync::Arc;
 
+use avio_abi::ioctl::SetupError;
 use kvm_ioctls::VmFd;
 use vm_allocator::{AddressAllocator, AllocPolicy};
 
 use super::Error;
 use crate::adapter::{Adapter, Parts};
 use crate::args::Args;
-use crate::backend::Stor;
+use crate::backend::{self, Stor};
 use crate::backing::Look;
 use crate::hba::Hba;
 use crate::interrupts::Router;
-use crate::inventory::{self, Inventory};
+use crate::inventory::{self, Inventory, Lun};
 use crate::layout::{PCI_WINDOW, PCI_WINDOW_SIZE};
 use crate::memory::GuestMemory;
 use crate::registers::Offer;
@@ -102,7 +103,7 @@ fn attach(
                 lun.backing.facts.identity.text
             );
         }
-        match hba.attach(*number, lun, foreign) {
+        match attach_one(hba, *number, lun, foreign) {
             Ok(()) if lun.lost => hba.update(*number, true, None)?,
             Err(_) if lun.lost || lun.backing.look() == Look::Gone => {}
             other => other.map_err(|source| Error::Attach {
@@ -112,4 +113,19 @@ fn attach(
         }
     }
     Ok(())
+}
+
+/// Attaches a LUN. What the host's page cache has of it is written back if it must be: a device that hangs is to hold up the
+/// guest's reset no longer than what it has in flight.
+fn attach_one(hba: &Hba, number: u32, lun: &Lun, foreign: bool) -> Result<(), backend::Error> {
+    match hba.attach(number, lun, foreign) {
+        Err(backend::Error::Refused {
+            error: SetupError::DeviceDirty,
+            ..
+        }) if !lun.lost => {
+            lun.backing.write_back(&lun.disk.path);
+            hba.attach(number, lun, foreign)
+        }
+        result => result,
+    }
 }

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+
+//! Threads that open devices while the guest runs. A device may keep such a thread for as long as it likes, and keeps nobody
+//! else. All are there from the start, so that none of the guest's threads has to be allowed to make one; they outlive the
+//! guest's resets.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, thread};
+
+use avio_control::Disk;
+
+use crate::backing::{self, Backing, Number};
+use crate::inventory::{self, Inventory};
+use crate::seccomp::{self, Filter};
+use crate::signal::Signal;
+
+/// Devices that can be opened at once, those that never answer among them.
+pub const THREADS: usize = 8;
+/// So many of them lost devices, which nobody asks for: commands are to find a thread, too.
+pub const FOR_LOST: usize = THREADS / 2;
+
+/// Why there are no threads.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// They cannot be had.
+    #[error("cannot start a thread that opens devices")]
+    Thread(#[source] io::Error),
+    /// They cannot be confined.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::Error),
+}
+
+/// Why a device is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such device.
+    #[error(transparent)]
+    Backing(#[from] backing::Error),
+    /// It cannot be another LUN.
+    #[error(transparent)]
+    Inventory(#[from] inventory::Error),
+    /// It is being opened.
+    #[error("disk {0} is being opened already, and has not answered yet; try again when it has")]
+    Opening(PathBuf),
+    /// All threads wait.
+    #[error("disk {0} cannot be opened: {1} others are being opened and have not answered yet; have one of them answer or fail")]
+    Full(PathBuf, usize),
+}
+
+/// What an opening comes to.
+pub type Outcome = Result<Backing, backing::Error>;
+
+/// How devices are found and opened.
+#[derive(Clone, Copy)]
+pub struct Ways {
+    /// The number of the device at a path, which the device is not asked for.
+    pub number: fn(&Path) -> Result<Number, backing::Error>,
+    /// Opens a device, which may wait for it.
+    pub open: fn(&Disk, Number) -> Outcome,
+}
+
+impl Ways {
+    /// Those of block devices. The page cache is written back here, as the module refuses a device that needs it.
+    pub const BLOCK: Self = Self {
+        number: backing::number,
+        open: |disk, number| {
+            let backing = Backing::open(disk, number)?;
+            backing.write_back(&disk.path);
+            Ok(backing)
+        },
+    };
+}
+
+/// The threads.
+pub struct Openers {
+    ways: Ways,
+    jobs: Sender<Job>,
+    crew: Arc<Crew>,
+}
+
+/// What they have in common.
+struct Crew {
+    /// The devices that are being opened.
+    busy: Mutex<Vec<Number>>,
+    done: Signal,
+}
+
+struct Job {
+    disk: Disk,
+    number: Number,
+    slot: Arc<Mutex<Slot>>,
+}
+
+/// Where an outcome is left.
+enum Slot {
+    Awaited,
+    Ended(Outcome),
+    GivenUp,
+}
+
+/// An opening that was begun. When it is dropped before its end, the outcome is dropped by the thread that gets it.
+pub struct Opening(Arc<Mutex<Slot>>);
+
+impl Opening {
+    /// The outcome, if there is one by now; once.
+    pub fn take(&self) -> Option<Outcome> {
+        let mut slot = lock(&self.0);
+        match std::mem::replace(&mut *slot, Slot::GivenUp) {
+            Slot::Ended(outcome) => Some(outcome),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        *lock(&self.0) = Slot::GivenUp;
+    }
+}
+
+impl Openers {
+    /// Starts the threads, each confined by this filter.
+    pub fn start(filter: &Filter, ways: Ways) -> Result<Self, StartError> {
+        let (jobs, receiver) = channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        let crew = Arc::new(Crew {
+            busy: Mutex::default(),
+            done: Signal::new().map_err(StartError::Thread)?,
+        });
+        let (ready, started) = channel();
+        for number in 0..THREADS {
+            let (filter, ready) = (filter.clone(), ready.clone());
+            let (receiver, crew) = (receiver.clone(), crew.clone());
+            let body = move || {
+                let confined = filter.apply();
+                let goes_on = confined.is_ok();
+                let _ = ready.send(confined);
+                drop(ready);
+                if goes_on {
+                    crew.work(&receiver, ways.open);
+                }
+            };
+            let builder = thread::Builder::new().name(format!("opener{number}"));
+            builder.spawn(body).map_err(StartError::Thread)?;
+        }
+        drop(ready);
+        started.iter().collect::<Result<(), _>>()?;
+        Ok(Self { ways, jobs, crew })
+    }
+
+    /// Raised when an opening has ended.
+    pub fn done(&self) -> &Signal {
+        &self.crew.done
+    }
+
+    /// Begins to open a disk that is not attached yet, if fewer than `most` are being opened.
+    pub fn begin(&self, inventory: &Inventory, disk: &Disk, most: usize) -> Result<Opening, Error> {
+        let number = (self.ways.number)(&disk.path)?;
+        inventory.check(disk, number)?;
+        let mut busy = lock(&self.crew.busy);
+        if busy.contains(&number) {
+            return Err(Error::Opening(disk.path.clone()));
+        }
+        let slot = Arc::new(Mutex::new(Slot::Awaited));
+        let job = Job {
+            disk: disk.clone(),
+            number,
+            slot: slot.clone(),
+        };
+        if busy.len() >= most || self.jobs.send(job).is_err() {
+            return Err(Error::Full(disk.path.clone(), busy.len()));
+        }
+        busy.push(number);
+        Ok(Opening(slot))
+    }
+}
+
+impl Crew {
+    /// Opens what there is to open until nobody can ask any more.
+    fn work(&self, jobs: &Mutex<Receiver<Job>>, open: fn(&Disk, Number) -> Outcome) {
+        loop {
+            // Who waits here has the lock; the others wait for that.
+            let Ok(job) = lock(jobs).recv() else { return };
+            let outcome = open(&job.disk, job.number);
+            self.end(&job, outcome);
+            self.done.raise();
+        }
+    }
+
+    /// Leaves an outcome to who awaits it. If nobody does, the device is closed before it can be opened again.
+    fn end(&self, job: &Job, outcome: Outcome) {
+        let mut busy = lock(&self.busy);
+        let mut slot = lock(&job.slot);
+        if matches!(*slot, Slot::Awaited) {
+            *slot = Slot::Ended(outcome);
+        } else {
+            drop((slot, busy));
+            tracing::debug!(path = %job.disk.path.display(), "nobody waits for the disk any more");
+            drop(outcome);
+            busy = lock(&self.busy);
+        }
+        busy.retain(|number| *number != job.number);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::inventory::tests::{inventory, lun};
+    use std::fs::{metadata, remove_file, File};
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::stat::Mode;
+
+    /// A device that does not answer before it is told to: to open a FIFO takes somebody at the other end.
+    pub struct Fifo(PathBuf);
+
+    impl Fifo {
+        pub fn new(name: &str) -> Self {
+            let name = format!("avio-fifo-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+            Self(path)
+        }
+
+        pub fn disk(&self) -> Disk {
+            Disk {
+                path: self.0.clone(),
+                ..Disk::default()
+            }
+        }
+
+        /// Answers, once it is being opened; the other end.
+        pub fn answers(&self) -> File {
+            File::options().write(true).open(&self.0).unwrap()
+        }
+
+        /// Answers, and sees whoever has opened it close it.
+        pub fn answers_in_vain(&self) {
+            let mut end = self.answers();
+            until(|| end.write_all(b"x").err());
+        }
+    }
+
+    impl Drop for Fifo {
+        fn drop(&mut self) {
+            let _ = remove_file(&self.0);
+        }
+    }
+
+    /// Openers of such devices.
+    pub fn openers() -> Openers {
+        let ways = Ways {
+            number: |path| {
+                let minor = metadata(path).unwrap().ino() as u32;
+                Ok(Number { major: 1, minor })
+            },
+            open: |disk, number| {
+                Ok(Backing {
+                    file: Arc::new(File::open(&disk.path).unwrap()),
+                    number,
+                    facts: lun(0, "wwn 7", false).backing.facts,
+                })
+            },
+        };
+        Openers::start(&Filter::of_opener(false).unwrap(), ways).unwrap()
+    }
+
+    /// Waits until there is something.
+    pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < end, "waited in vain");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn begin(openers: &Openers, device: &Fifo, most: usize) -> Result<Opening, Error> {
+        openers.begin(&inventory(), &device.disk(), most)
+    }
+
+    #[test]
+    fn a_device_that_hangs_keeps_no_other() {
+        let (openers, hung, well) = (openers(), Fifo::new("hung"), Fifo::new("well"));
+        let first = begin(&openers, &hung, THREADS).unwrap();
+        let second = begin(&openers, &well, THREADS).unwrap();
+        let _end = well.answers();
+        assert!(until(|| second.take()).is_ok());
+        assert!(second.take().is_none() && first.take().is_none());
+        until(|| openers.done().event().read().ok());
+        drop(first);
+        hung.answers_in_vain();
+    }
+
+    #[test]
+    fn what_comes_too_late_is_closed() {
+        let (openers, device) = (openers(), Fifo::new("late"));
+        drop(begin(&openers, &device, THREADS).unwrap());
+        let again = begin(&openers, &device, THREADS).err().unwrap();
+        assert!(again.to_string().contains("being opened"), "{again}");
+        device.answers_in_vain();
+        drop(until(|| begin(&openers, &device, THREADS).ok()));
+        device.answers_in_vain();
+    }
+
+    #[test]
+    fn so_many_can_hang_and_commands_find_a_thread() {
+        let openers = openers();
+        let new = |n| Fifo::new(&format!("many{n}"));
+        let devices: Vec<Fifo> = (0..=THREADS).map(new).collect();
+        let (last, others) = devices.split_last().unwrap();
+        for (n, device) in others.iter().enumerate() {
+            let begins = |most| begin(&openers, device, most).is_ok();
+            assert_eq!(begins(FOR_LOST), n < FOR_LOST, "{n}");
+            assert_eq!(begins(THREADS), n >= FOR_LOST, "{n}");
+        }
+        let refused = begin(&openers, last, THREADS).err().unwrap();
+        assert!(refused.to_string().contains("8 others"), "{refused}");
+        let (one, others) = others.split_first().unwrap();
+        one.answers_in_vain();
+        drop(until(|| begin(&openers, last, THREADS).ok()));
+        others.iter().for_each(Fifo::answers_in_vain);
+        last.answers_in_vain();
+    }
+
+    #[test]
+    fn a_confined_thread_may_do_what_it_takes() {
+        let ways = Ways {
+            number: |_| Ok(Number { major: 1, minor: 3 }),
+            open: |disk, number| {
+                // What is asked of a device and of sysfs, and is not reached without one.
+                let file = Arc::new(File::open(&disk.path).unwrap());
+                let facts = lun(0, "wwn 7", false).backing.facts;
+                let backing = Backing {
+                    file,
+                    number,
+                    facts,
+                };
+                backing.write_back(&disk.path);
+                let _ = (backing.look(), std::fs::canonicalize("/proc/self"));
+                let _ = std::fs::read_to_string("/proc/self/stat");
+                drop(backing);
+                (Ways::BLOCK.open)(disk, number)
+            },
+        };
+        let openers = Openers::start(&Filter::of_opener(true).unwrap(), ways).unwrap();
+        let null = Disk {
+            path: "/dev/null".into(),
+            ..Disk::default()
+        };
+        let opening = openers.begin(&inventory(), &null, THREADS).unwrap();
+        let outcome = until(|| opening.take());
+        assert!(matches!(outcome, Err(backing::Error::Unknown(_))));
+    }
+}
