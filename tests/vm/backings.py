@@ -78,9 +78,14 @@ def dm_reload(name, *table):
     sh("dmsetup", "resume", name, "--noudevsync")
 
 
+def openings(name):
+    """How often a device-mapper device is open."""
+    return int(re.search(r"^Open count: *(\d+)$", sh("dmsetup", "info", name), re.MULTILINE)[1])
+
+
 def released(name):
     """Wait until nobody has a device-mapper device open: the module lets go of a LUN's backing behind the call."""
-    wait_for(lambda: re.search(r"^Open count: *0$", sh("dmsetup", "info", name), re.MULTILINE), 20, f"the last user of {name} to let go of it")
+    wait_for(lambda: openings(name) == 0, 20, f"the last user of {name} to let go of it")
 
 
 def remove_dm(name):

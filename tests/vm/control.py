@@ -41,8 +41,13 @@ class Control:
 
     def refuses(self, command, *words, **arguments):
         """The command must be refused, with one of these words in the reason."""
+        self.begin(command, **arguments)
+        self.is_refused(command, *words)
+
+    def is_refused(self, command, *words):
+        """The same of the command that was begun."""
         try:
-            self(command, **arguments)
+            self.answer()
         except Refused as refused:
             if any(word in str(refused) for word in words):
                 return

@@ -12,7 +12,7 @@ from backings import loop, null_blk, remove_null_blk
 from changing import other_limits
 from common import case, check, equal, finish, insert, module_users, remove, sh, wait_for
 from gates import another_returns, mounted, unheard, while_off
-from hanging import aborted, added_while_stuck, failed_flush, removed_while_stuck, stuck
+from hanging import aborted, added_while_stuck, failed_flush, mute_when_added, removed_while_stuck, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
 from limits import limited_bytes, over_a_reset
 from machine import Machine, host_sum, lun_of, requests_of, told
@@ -213,7 +213,7 @@ def main():
     else:
         steps = [hot_add, hot_remove, resize, other_limits, gate, managed, mounted, another_returns, unheard, ranges, large, read_only]
         steps += [limits, limited_bytes, debugfs, both_sides, traced, polling, failed_flush, power_cut, aborted, stuck, removed_while_stuck]
-        steps += [added_while_stuck, volume, lost_and_back, scsi, quiesced]
+        steps += [added_while_stuck, mute_when_added, volume, lost_and_back, scsi, quiesced]
     for step in steps:
         step(guest, control)
     unbound(guest)
