@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 """In the VM: the same loads on null_blk by every way of I/O, one after the other. Arguments: the guests' initramfs,
-`quick`, `full` or `count`, the seconds of a window, and the ways to measure (all, if none is named). `count` is for a VM
-with one processor that takes one virtual nanosecond for each instruction: it adds how many an I/O takes.
+`quick`, `full` or `count`, and the ways to measure (all, if none is named). `count` is for a VM with one processor that
+takes one virtual nanosecond for each instruction: it adds how many an I/O takes.
 
-A line `BENCH {…}` for each cell, `BENCH-FAILED {…}` for a guest that could not go on; `BENCH-RUN {…}` before them tells
-what is to come."""
+A line `BENCH {…}` for each cell, `BENCH-AGAIN {…}` for a guest that could not go on and is started once more, and
+`BENCH-FAILED {…}` if that one could not either; `BENCH-RUN {…}` before them tells what is to come."""
 
 import contextlib
 import json
@@ -12,40 +12,49 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from bench_counters import doorbell_probe, per_io, sample, sectors
 from bench_ways import WAYS
-from common import Failure, host_a_guest, modprobe, wait_for
+from common import Failure, check, host_a_guest, modprobe, wait_for
 
 BARE = "bare host"
 MANY_LUNS = 128
+# A window's seconds: where a target is about the cell, and elsewhere.
+LONG, SHORT = 3, 1
+# How often what the targets are about is measured.
+ROUNDS = 3
 WARM_UP = 1  # seconds, from the first I/Os on
-# What fio needs at its end; a window that reaches into it is an error.
-MARGIN = 1.5
+FIRST_IOS = 20
+# A load lasts until its window is over; one that nobody ends, this many seconds.
+LOAD = 600
 PROFILED = 0.005  # seconds
+# Seconds for which a load that is looked at closely goes on for that.
+CLOSE_LOOK = 2
 # What each load is for fio, but for block size and depth. The guest has the same in guest/bench.sh.
 FIO = ["--name=bench", "--direct=1", "--ioengine=libaio", "--randrepeat=1", "--norandommap", "--invalidate=0"]
-FIO += ["--disk_util=0", "--eta=never", "--time_based"]
+FIO += ["--disk_util=0", "--eta=never", "--time_based", f"--runtime={LOAD}"]
 LOADS = {
     "randread": ["--rw=randread"],
     "randwrite": ["--rw=randwrite"],
     "mix": ["--rw=randrw", "--rwmixread=70"],
     "read": ["--rw=read"],
+    "write": ["--rw=write"],
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement of a way: a load at a depth for each job."""
+    """One measurement of a way: a load at a depth for each job, and the seconds of its window."""
 
     load: str
     block: int
     depth: int
+    seconds: int = SHORT
 
     def name(self):
         """As the guest is told it."""
-        return f"{self.load}:{self.block}:{self.depth}"
+        return f"{self.load}:{self.block}:{self.depth}:{self.seconds}"
 
 
 @dataclass(frozen=True)
@@ -56,33 +65,59 @@ class Boot:
     queues: int
     luns: int
     cells: tuple
+    round: int = 1
 
 
-QUICK = (Cell("randread", 4096, 1), Cell("randread", 4096, 32))
-RANDOM = [(load, block) for load in ("randread", "randwrite", "mix") for block in (4096, 8192)]
-KINDS = [*RANDOM, ("read", 131072)]
-FULL = tuple(Cell(load, block, depth) for load, block in KINDS for depth in (1, 4, 32, 128))
+AIMED = (Cell("randread", 4096, 1, LONG), Cell("randread", 4096, 32, LONG))
 # As many in flight as there are LUNs.
-BUSY = Cell("randread", 4096, MANY_LUNS)
-FULL_BUSY = tuple(Cell(load, block, MANY_LUNS) for load, block in KINDS)
-# QEMU's mptsas1068 and AHCI do not take as many disks, and its virtio-blk takes a PCI function for each.
+BUSY = Cell("randread", 4096, MANY_LUNS, LONG)
+RANDOM = [(load, block) for load in ("randread", "randwrite", "mix") for block in (4096, 8192)]
+KINDS = [*RANDOM, ("read", 131072), ("write", 131072)]
+DEPTHS = (1, 4, 32, 128)
+# Ways that can have many LUNs on one adapter; the report says what the others cannot (WHY_NOT_MANY).
 TAKE_MANY = (BARE, "AVIO", "vhost-scsi")
+# Ways that no target is about.
+BESIDES = ("QEMU virtio-blk", "QEMU AHCI")
+
+
+def aimed(ways, number=1):
+    """A round of what the targets are about, way after way."""
+    for way in ways:
+        takes_many = way in TAKE_MANY
+        yield Boot(way, 1, 1, AIMED + ((BUSY,) if takes_many else ()), number)
+        if takes_many:
+            yield Boot(way, 1, MANY_LUNS, (BUSY,), number)
+        if way == "AVIO":
+            yield Boot(way, 2, 1, AIMED, number)
+
+
+def grid(ways):
+    """All loads at all depths."""
+    for way in ways:
+        for luns, depths in ((1, DEPTHS), (MANY_LUNS, (MANY_LUNS,))):
+            if luns == 1 or way in TAKE_MANY:
+                cells = tuple(Cell(load, block, depth) for load, block in KINDS for depth in depths)
+                yield from (Boot(way, queues, luns, cells) for queues in (1, 2))
+
+
+def short(cell):
+    """The same with a short window."""
+    return replace(cell, seconds=SHORT)
 
 
 def plan(selection, ways):
-    """What is measured: of all but the full selection only what the targets need."""
-    boots = []
-    for way in ways:
-        takes_many = way in TAKE_MANY
-        if selection == "full":
-            boots += [Boot(way, queues, 1, FULL) for queues in (1, 2)]
-            boots += [Boot(way, queues, MANY_LUNS, FULL_BUSY) for queues in (1, 2) if takes_many]
-            continue
-        boots.append(Boot(way, 1, 1, QUICK + ((BUSY,) if takes_many else ())))
-        if selection == "quick" and way == "AVIO":
-            boots.append(Boot(way, 2, 1, QUICK))
-        if takes_many:
-            boots.append(Boot(way, 1, MANY_LUNS, (BUSY,)))
+    """What is measured. What the targets are about serves in the grid, too."""
+    first = list(aimed(ways))
+    if selection == "count":
+        return [replace(boot, cells=tuple(map(short, boot.cells))) for boot in first if boot.queues == 1]
+    boots = list(first)
+    for number in range(2, ROUNDS + 1):
+        boots += aimed([way for way in ways if way not in BESIDES], number)
+    if selection == "full":
+        taken = {(boot.way, boot.queues, boot.luns, short(cell)) for boot in first for cell in boot.cells}
+        for boot in grid(ways):
+            left = (cell for cell in boot.cells if (boot.way, boot.queues, boot.luns, cell) not in taken)
+            boots.append(replace(boot, cells=tuple(left)))
     return boots
 
 
@@ -91,18 +126,13 @@ def devices(luns):
     return ["nullb0"] if luns == 1 else [f"nullb{number}" for number in range(1, luns + 1)]
 
 
-def measure(boot, cell, seconds, ended):
-    """Wait until the load is steady and count over a window; the row. `ended` tells whether the load is over."""
+def window(boot, cell):
+    """Count over a window; the row."""
     names = devices(boot.luns)
-    before = sectors(names)
-    wait_for(lambda: ended() or sectors(names) > before + 100 * cell.block // 512, 60, f"the first I/Os of {cell.name()}")
-    time.sleep(WARM_UP)
     first = sample(names)
-    time.sleep(seconds)
+    time.sleep(cell.seconds)
     last = sample(names)
-    if ended():
-        raise Failure(f"{boot.way}, {cell.name()}: the load ended before its window")
-    row = {"way": boot.way, "queues": boot.queues, "luns": boot.luns, **asdict(cell)}
+    row = {"way": boot.way, "queues": boot.queues, "luns": boot.luns, "round": boot.round, **asdict(cell)}
     return row | per_io(first, last, cell.block, guest=boot.way != BARE)
 
 
@@ -125,67 +155,105 @@ def profile(cell):
     print(f"BENCH-PROFILED {cell.depth}", flush=True)
 
 
-def bare(boot, seconds):
+def bare(boot):
     """fio on the host itself."""
+    names = devices(boot.luns)
+    files = ":".join(f"/dev/{name}" for name in names)
     for cell in boot.cells:
         line = ["fio", *FIO, *LOADS[cell.load], f"--bs={cell.block}", f"--iodepth={cell.depth}", f"--numjobs={boot.queues}"]
-        files = ":".join(f"/dev/{name}" for name in devices(boot.luns))
-        line += [f"--filename={files}", f"--runtime={1000 * (WARM_UP + seconds + 30):.0f}ms"]
-        with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
-            yield measure(boot, cell, seconds, lambda: process.poll() is not None)
-            process.terminate()
+        enough = sectors(names) + FIRST_IOS * cell.block // 512
+        with subprocess.Popen([*line, f"--filename={files}"], stdout=subprocess.DEVNULL) as process:
+            try:
+                steady = lambda load=process, enough=enough: load.poll() is not None or sectors(names) > enough
+                wait_for(steady, 60, f"the first I/Os of {cell.name()}")
+                time.sleep(WARM_UP)
+                row = window(boot, cell)
+                check(process.poll() is None, f"the load {cell.name()} has ended by itself")
+            finally:
+                process.terminate()
+        yield row
 
 
-def in_guest(boot, seconds, initrd, profiled):
-    """A guest says which cell it begins with, and at its end how many interrupts and sectors it had. The cells that
-    `profiled` holds are looked at closely after their window."""
+def says(guest, name, seconds):
+    """What the guest says under a name, within some milliseconds of saying it: a window may begin then. Each line is looked at
+    once."""
+    mark, seen, end = f"GUEST-VALUE {name} ", 0, time.monotonic() + seconds
+    while True:
+        ended = guest.process.poll() is not None
+        if ended:
+            guest.reader.join(timeout=10)
+        lines = guest.lines[seen:]
+        seen += len(lines)
+        for line in lines:
+            if line.startswith(mark):
+                return line.removeprefix(mark)
+        if ended or time.monotonic() > end:
+            what = "the guest has ended" if ended else f"{seconds} s are over"
+            raise Failure(f"{what}, and it has not said {name}; its last words: {guest.tail()}")
+        time.sleep(0.005)
+
+
+def in_guest(boot, initrd, closely):
+    """A guest makes each load. It says when the load is steady and both begin to count, and in the end how many interrupts and
+    sectors it had, counted over as many seconds as here. `closely` has the cells looked at closely after their window."""
     cells = ",".join(cell.name() for cell in boot.cells)
 
     def start(kind, disks, options):
-        options += f" lapic=notscdeadline avio_cells={cells} avio_ms={1000 * (WARM_UP + seconds + MARGIN):.0f}"
-        options += " nokaslr avio_symbols" if profiled else ""
+        options += f" lapic=notscdeadline avio_cells={cells} avio_warm_up={WARM_UP} avio_first={FIRST_IOS} avio_load={LOAD}"
+        options += f" nokaslr avio_symbols avio_close_look={CLOSE_LOOK}" if closely else ""
         return kind("bench", disks, initrd, cpus=boot.queues, append=options)
 
     with WAYS[boot.way]([f"/dev/{name}" for name in devices(boot.luns)], start) as guest:
         for cell in boot.cells:
-            mark = f"GUEST-BENCH {cell.name()}."
-            begun = lambda mark=mark: guest.said(mark) or guest.process.poll() is not None
-            wait_for(begun, 180, f"{mark} of {boot.way}")
-            end = f"counted:{cell.name()}"
-            row = measure(boot, cell, seconds, lambda end=end: guest.value(end))
-            if cell in profiled:
-                if cell == profiled[0]:
+            says(guest, f"begun:{cell.name()}", 240)
+            row = window(boot, cell)
+            if closely and cell.depth < MANY_LUNS:
+                if cell == boot.cells[0]:
                     symbols(guest)
                 profile(cell)
-                if guest.value(end):
-                    raise Failure(f"{boot.way}, {cell.name()}: the load ended before its profile")
-            wait_for(lambda end=end: guest.value(end), 60, f"the end of {cell.name()} of {boot.way}")
-            interrupts, moved = map(int, guest.value(end).split())
-            yield row | {"interrupts": interrupts / max(moved * 512 / cell.block, 1)}
+                check(not guest.value(f"over:{cell.name()}"), f"the load {cell.name()} has ended before its profile")
+            interrupts, moved = map(int, says(guest, f"counted:{cell.name()}", 60).split())
+            check(moved, f"the guest has counted no I/O of {cell.name()}")
+            ios = moved * 512 / cell.block
+            # How much the guest's window has of the host's.
+            yield row | {"interrupts": interrupts / ios, "windows": ios / (row["iops"] * row["elapsed"])}
+
+
+def measured(boot, initrd, selection):
+    """The rows of a boot."""
+    closely = selection == "count" and boot.way == "AVIO" and boot.luns == 1
+    for row in bare(boot) if boot.way == BARE else in_guest(boot, initrd, closely):
+        if selection == "count":
+            row["instructions"] = (1 - row["idle"]) * 1e9 / row["iops"]
+        yield row
 
 
 def main():
     """One after the other, on the same devices."""
-    initrd, selection, seconds, *ways = sys.argv[1:]
+    initrd, selection, *ways = sys.argv[1:]
     boots = plan(selection, ways or [BARE, *WAYS])
-    cells = sum(len(boot.cells) for boot in boots)
+    cells = [cell for boot in boots for cell in boot.cells]
     host_a_guest()
-    print("BENCH-RUN " + json.dumps({"kernel": os.uname().release, "cells": cells}), flush=True)
+    run = {"kernel": os.uname().release, "cells": len(cells), "windows": sum(cell.seconds for cell in cells)}
+    print("BENCH-RUN " + json.dumps(run | {"boots": len(boots)}), flush=True)
     options = ["gb=4", "bs=512", "irqmode=0", "queue_mode=2", "submit_queues=2", "hw_queue_depth=256"]
     modprobe("null_blk", f"nr_devices={1 + MANY_LUNS}", *options)
     with contextlib.ExitStack() as stack:
         stack.enter_context(doorbell_probe())
         for boot in boots:
-            profiled = QUICK if selection == "count" and boot.way == "AVIO" and boot.luns == 1 else ()
-            rows = bare(boot, float(seconds)) if boot.way == BARE else in_guest(boot, float(seconds), initrd, profiled)
-            try:
-                for row in rows:
-                    if selection == "count":
-                        row["instructions"] = (1 - row["idle"]) * 1e9 / row["iops"]
-                    print("BENCH " + json.dumps(row), flush=True)
-            except Failure as failure:
-                # One way that does not come up does not cost the others their figures.
-                print("BENCH-FAILED " + json.dumps({"way": boot.way, "why": str(failure)}), flush=True)
+            left = list(boot.cells)
+            for mark in ("BENCH-AGAIN", "BENCH-FAILED"):
+                if not left:
+                    break
+                try:
+                    for row in measured(replace(boot, cells=tuple(left)), initrd, selection):
+                        left.pop(0)
+                        print("BENCH " + json.dumps(row), flush=True)
+                except Failure as failure:
+                    # One way that does not come up does not cost the others their figures.
+                    what = asdict(replace(boot, cells=())) | {"selection": selection, "why": str(failure)}
+                    print(f"{mark} " + json.dumps(what | {"left": [asdict(cell) for cell in left]}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,12 +7,14 @@ import os
 import time
 from pathlib import Path
 
-from common import sh
+from common import COUNTERS, counters, sh
 
 KVM = Path("/sys/kernel/debug/kvm")
 TRACING = Path("/sys/kernel/tracing")
 # KVM calls it for each guest access that is bound to an eventfd, and so for each doorbell that does not go to the VMM.
 IOEVENTFD = "ioeventfd_write"
+# What avio_host counts of its queues that is of use for each I/O (docs/vmm.md, 7).
+MODULE = ("doorbells", "interrupts", "passes", "polls", "polls_found", "asides", "asides_found", "visits")
 
 
 @contextlib.contextmanager
@@ -74,15 +76,16 @@ def sample(devices):
         "idle": idle / os.sysconf("SC_CLK_TCK"),
         "ioeventfds": ioeventfds(),
         "kvm": kvm(),
+        "module": counters()[0] if COUNTERS.exists() else {},
     }
 
 
 def per_io(before, after, block, guest):
     """What came of a window, for each I/O of `block` bytes. A doorbell is any access to the device with which the guest
     calls for the host: one bound to an eventfd, or one that the VMM emulates."""
-    spent = {name: after[name] - before[name] for name in before if name != "kvm"}
+    spent = {name: after[name] - before[name] for name in before if name not in ("kvm", "module")}
     ios = max(spent["sectors"] * 512 / block, 1)
-    row = {"iops": ios / spent["time"], "cpu_host_us": (spent["busy"] - spent["guest"]) * 1e6 / ios}
+    row = {"iops": ios / spent["time"], "elapsed": spent["time"], "cpu_host_us": (spent["busy"] - spent["guest"]) * 1e6 / ios}
     row["idle"] = spent["idle"] / (spent["busy"] + spent["idle"])
     if guest:
         exits = {name: after["kvm"][name] - value for name, value in before["kvm"].items() if name in after["kvm"]}
@@ -90,4 +93,6 @@ def per_io(before, after, block, guest):
         row["exits"] = exits["exits"] / ios
         row["doorbells"] = (spent["ioeventfds"] + exits["mmio_exits"] + exits["io_exits"]) / ios
         row["kvm"] = {name: round(count / ios, 4) for name, count in sorted(exits.items()) if count / ios >= 0.001}
+    if all(name in found["module"] for found in (before, after) for name in MODULE):
+        row["module"] = {name: (after["module"][name] - before["module"][name]) / ios for name in MODULE}
     return row
