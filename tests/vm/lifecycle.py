@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, scsi_disk, standing_still
-from common import BIN, GUEST_IMAGE, Guest, case, check, equal, sh, wait_for
+from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, equal, sh, wait_for
 from machine import SOCKET, Machine, host_sum, requests_of
 
 
@@ -103,14 +103,18 @@ def kexec(guest, control, initrd):
 
 
 def crash_dump(initrd):
-    """A kernel crashes while I/O is under way, and the one that takes over dumps its memory onto an AVIO disk."""
+    """A kernel crashes while I/O is under way, and the one that takes over dumps its memory onto an AVIO disk. Another
+    guest's I/O goes on, and is what it was."""
     with case("storage:crash-dump-under-load"):
         boot, dump = boot_disk(initrd), null_blk("dump", 1024)
         # LUNs that no guest has known before, for those are gated.
         disks = [f"path={boot},lun=30,readonly", f"path={dump},lun=31", f"path={null_blk('busy')},lun=32"]
         last_words = "so ends this kernel"
-        with Machine(disks, initrd, cpus=2, memory=384, append="crashkernel=128M") as guest:
+        crashing = {"cpus": 2, "memory": 384, "append": "crashkernel=128M"}
+        with Machine(disks, initrd, **crashing) as guest, Shell([f"path={null_blk('neighbour')}"], initrd) as neighbour:
             guest.ready()
+            neighbour.ready()
+            neighbour.do("beside $(disk 1)")
             line = "$(sed 's/crashkernel=[^ ]*//; s/avio_task=[^ ]*/avio_task=dump avio_lun=31 nr_cpus=1/' /proc/cmdline)"
             load = f"/usr/sbin/kexec -s -p /mnt/kernel --initrd=/mnt/initrd --append=\"{line}\""
             guest.do(f"mount -o ro /dev/{guest.disk_of(30)} /mnt; {load}; umount /mnt", 120)
@@ -118,6 +122,7 @@ def crash_dump(initrd):
             guest.last_word("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger")
             guest.wait(180)
             length = int(guest.value("dumped") or 0)
+            neighbour.do("end_beside")
         check(length > 192 << 20, f"{length} bytes were dumped")
         with open(dump, "rb") as file:
             core = file.read(length)
