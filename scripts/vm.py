@@ -145,7 +145,10 @@ def run(line, name, flavour="normal", guest_flavour="normal", cpus=2, guests=Tru
             if text.startswith("guest| "):
                 search(text)
             if on_line:
-                on_line(text)
+                try:
+                    on_line(text)
+                except Exception as error:  # who stops reading stops the machine
+                    result.problems.append(("a mistake of what reads the output", f"{error!r} at: {text}"))
 
         def search(text):
             kind = problem_in(text)

@@ -86,7 +86,10 @@ def matrix(initrd, selection, ways, results):
 
     inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", selection, *ways]
     result = vm.run(inside, "bench", cpus=2, timeout=LIMITS[selection], on_line=row, append=["kunit.autorun=0"])
-    if result.failure():
+    if result.failure() and rows and not result.code and not result.timed_out:
+        # Something in a kernel's log; the figures are there.
+        results["failed"].append({"way": "the machine's log", "why": result.failure()})
+    elif result.failure():
         # What was measured is not lost, but nothing to publish either.
         kept = host.BUILD / "benchmarks-of-a-failed-run.json"
         kept.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -146,9 +149,11 @@ def with_guest(results, initrd):
             say("with a guest: {way}, LUNs {luns}, depth {depth}: {instructions:,.0f} instructions an I/O".format(**rows[-1]))
 
     inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", "count"]
-    counting(inside, "bench-count", row, timeout=3600, qemu=profile.QEMU, append=["nokaslr"])
-    whole = {row["depth"]: row["instructions"] for row in rows if (row["way"], row["luns"]) == (report.targets.AVIO, 1)}
-    results["profile"] += looked.results(whole)
+    try:
+        counting(inside, "bench-count", row, timeout=3600, qemu=profile.QEMU, append=["nokaslr"])
+    finally:
+        whole = {row["depth"]: row["instructions"] for row in rows if (row["way"], row["luns"]) == (report.targets.AVIO, 1)}
+        results["profile"] += looked.results(whole)
 
 
 def count(results, initrd):
@@ -156,9 +161,9 @@ def count(results, initrd):
     for part in (lambda: without_guest(results), lambda: with_guest(results, initrd)):
         try:
             part()
-        except Problem as problem:
-            say(f"FAILED: {problem}")
-            results["failed"].append({"way": "instructions", "why": str(problem)})
+        except Exception as error:  # what fails here does not cost the rest
+            say(f"FAILED: {error}")
+            results["failed"].append({"way": "instructions", "why": f"{type(error).__name__}: {error}"})
 
 
 def python_with_matplotlib():

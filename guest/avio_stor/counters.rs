@@ -8,11 +8,16 @@
 use avio_abi::gvsd::Stat;
 use avio_abi::LATENCY_CLASSES;
 use avio_core::latency;
+use avio_sys::guest::processor::now_ns;
 use avio_sys::guest::request::Command;
 use core::array::from_fn;
 use kernel::alloc::KVVec;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::time::NSEC_PER_SEC;
+
+/// After so many seconds what was said of a LUN's slow requests is said again.
+const CALM_S: u64 = 600;
 
 /// A number that grows, until the administrator clears it.
 pub(crate) struct Counter(Atomic<u64>);
@@ -59,6 +64,8 @@ struct LunCounters {
     latency: [Counter; LATENCY_CLASSES],
     /// The most often that the time of one request ran out. Nobody clears it.
     latest: Atomic<u32>,
+    /// When that was said, in seconds.
+    told: Atomic<u64>,
 }
 
 impl LunCounters {
@@ -96,6 +103,7 @@ impl Counters {
                 status: from_fn(Counter::new),
                 latency: from_fn(Counter::new),
                 latest: Atomic::new(0),
+                told: Atomic::new(0),
             };
             all.push(counters, GFP_KERNEL)?;
         }
@@ -121,15 +129,18 @@ impl Counters {
         counter.inspect(|counter| counter.add(1));
     }
 
-    /// The time of a request of a LUN has run out so often; whether that is more than of any before. The block layer lets the
-    /// time of a disk's requests run out one by one.
+    /// The time of a request of a LUN has run out so often; whether that is more than of any in the last [`CALM_S`] seconds. The
+    /// block layer lets the time of a disk's requests run out one by one.
     pub(crate) fn is_latest(&self, lun: u16, times: u32) -> bool {
         let Some(counters) = self.luns.get(usize::from(lun)) else {
             return false;
         };
-        let more = times > counters.latest.load(Relaxed);
+        let now = now_ns() / NSEC_PER_SEC as u64;
+        let calm = now.saturating_sub(counters.told.load(Relaxed)) > CALM_S;
+        let more = calm || times > counters.latest.load(Relaxed);
         if more {
             counters.latest.store(times, Relaxed);
+            counters.told.store(now, Relaxed);
         }
         more
     }

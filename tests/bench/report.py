@@ -82,8 +82,8 @@ def merged(rows):
         cells.setdefault(tuple(row[name] for name in PLACE), []).append(row | exits_by_kind(row) | module)
     found = []
     for place, same in cells.items():
-        figures = [key for key, value in same[0].items() if key not in PLACE and isinstance(value, (int, float))]
-        middle = {key: statistics.median(row[key] for row in same) for key in figures}
+        figures = dict.fromkeys(key for row in same for key, value in row.items() if key not in PLACE and isinstance(value, (int, float)))
+        middle = {key: statistics.median(row[key] for row in same if key in row) for key in figures}
         found.append(dict(zip(PLACE, place)) | middle | {"rates": [row["iops"] for row in same]})
     return sorted(found, key=lambda row: (ways.index(row["way"]), row["luns"], row["queues"], row["depth"]))
 

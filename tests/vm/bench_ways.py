@@ -7,7 +7,7 @@ the given block devices as its disks by that way; all guests have the same kerne
 import contextlib
 from pathlib import Path
 
-from common import GUEST_IMAGE, Guest, insert, modprobe, module_users, remove, sh, wait_for
+from common import GUEST_IMAGE, Guest, insert, loaded, modprobe, module_users, remove, sh, wait_for
 
 TARGET = Path("/sys/kernel/config/target")
 BACKSTORES = TARGET / "core/iblock_0"
@@ -29,6 +29,8 @@ class QemuGuest(Guest):
 @contextlib.contextmanager
 def avio(paths, boot):
     """Our VMM, our driver, our module."""
+    if loaded():
+        remove()
     insert()
     try:
         with boot(Guest, [f"path={path}" for path in paths], f"avio_disks={len(paths)}") as guest:

@@ -162,7 +162,7 @@ def exits():
     """The last of what made guests' processors exit within half a second, if this kernel traces that."""
     tracing = Path("/sys/kernel/tracing")
     switch = tracing / "events/kvm/kvm_exit/enable"
-    if not switch.exists():
+    if not os.access(switch, os.W_OK):
         return ""
     switch.write_text("1", encoding="ascii")
     time.sleep(0.5)

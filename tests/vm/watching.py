@@ -87,20 +87,29 @@ def events(text, clock=0):
     return [(int(time) + clock, (int(queue), int(tag)), name, lun, command) for time, name, queue, tag, lun, command in found]
 
 
+@contextlib.contextmanager
+def traced_host():
+    """Has this kernel write down what becomes of requests, by the processor's own clock."""
+    settings = {"events/avio_host/enable": ("1", "0"), "trace_clock": ("x86-tsc", "local")}
+    for name, (value, _) in reversed(settings.items()):
+        (TRACING / name).write_text(value, encoding="ascii")
+    try:
+        yield
+    finally:
+        for name, (_, value) in settings.items():
+            (TRACING / name).write_text(value, encoding="ascii")
+
+
 def traced(guest, control):
     """The trace events of guest and host, on one clock, follow each request there and back."""
     with case("storage:trace-of-both-sides"):
-        disk, switch = guest.disk_of(1), TRACING / "events/avio_host/enable"
-        (TRACING / "trace").write_text("", encoding="ascii")
-        (TRACING / "trace_clock").write_text("x86-tsc", encoding="ascii")
-        switch.write_text("1", encoding="ascii")
-        guest.do(f"mount -t tracefs tracefs {TRACING} 2>/dev/null; cd {TRACING} && echo x86-tsc >trace_clock && echo 1 >events/avio_stor/enable")
-        guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=24 iflag=direct; dd if=/dev/zero of=/dev/{disk} bs=4k count=8 oflag=direct")
-        # Another clock empties the trace.
-        inside = guest.do(f"cd {TRACING} && echo 0 >events/avio_stor/enable && cat trace && echo local >trace_clock")
-        switch.write_text("0", encoding="ascii")
-        outside = (TRACING / "trace").read_text(encoding="ascii")
-        (TRACING / "trace_clock").write_text("local", encoding="ascii")
+        disk = guest.disk_of(1)
+        with traced_host():
+            # Another clock empties the trace.
+            guest.do(f"mount -t tracefs tracefs {TRACING} 2>/dev/null; cd {TRACING} && echo x86-tsc >trace_clock && echo 1 >events/avio_stor/enable")
+            guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=24 iflag=direct; dd if=/dev/zero of=/dev/{disk} bs=4k count=8 oflag=direct")
+            inside = guest.do(f"cd {TRACING} && echo 0 >events/avio_stor/enable && cat trace && echo local >trace_clock")
+            outside = (TRACING / "trace").read_text(encoding="ascii")
         [offset] = Path("/sys/kernel/debug/kvm").glob("*/vcpu0/tsc-offset")
         requests = {}
         for event in sorted([*events(inside, -int(offset.read_text(encoding="ascii"))), *events(outside)], key=lambda event: event[0]):

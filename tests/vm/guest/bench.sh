@@ -52,6 +52,8 @@ for cell in $(echo "$avio_cells" | tr ',' ' '); do
     value "begun:$cell $4"
     sleep "$4"
     bench_sample last
+    # The host's window began a little later.
+    sleep 0.3
     if [ -n "$avio_close_look" ]; then
         sleep "$avio_close_look"
         value "over:$cell $avio_close_look"

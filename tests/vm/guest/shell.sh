@@ -23,7 +23,7 @@ writes() { awk '{ print $5 }' "/sys/block/$1/stat"; }
 # Verified I/O on a disk in the background, round after round, until `end_beside`: a neighbour of whatever is done meanwhile.
 # Returns when it is under way.
 beside() {
-    rm -f /tmp/beside.code
+    rm -f /tmp/stop /tmp/beside.code
     before=$(writes "$1")
     (
         while [ ! -e /tmp/stop ]; do

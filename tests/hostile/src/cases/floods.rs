@@ -184,7 +184,7 @@ fn share(env: &Env) -> Result<Outcome> {
     // processors are few.
     const MOST_TURNS: u64 = 16 * FLOODING.queues as u64;
     // More than so many turns take, on a debug kernel and a slow machine too.
-    const STALL: Duration = Duration::from_secs(5);
+    const STALL: Duration = Duration::from_secs(20);
     let mut victim = Guest::simple(env)?;
     let large = [(DATA, 65536); 3];
     let floods = [
