@@ -30,7 +30,11 @@ PATIENCE = 4 if "debug" in (FLAVOUR, os.environ.get("AVIO_GUEST_FLAVOUR")) else 
 EMULATED = "AVIO_EMULATED_SVM" in os.environ
 # An interrupt of a timer costs a guest as much as many requests there. So the kernels, the host's and the guests', do with
 # the scheduler's tick.
-SCHEDULER = "NO_HRTICK" if EMULATED else ""
+SCHEDULER = "NO_HRTICK"
+# Linux 7.3 can stand still when it boots slowly: while jiffies are its clock, and it is about to change to another (stop_machine),
+# the clocksource watchdog's processor waits with interrupts off for one that has its own off, until 50 µs are over, which by
+# that clock they never are (watchdog_wait_seq in kernel/time/clocksource.c). Without a watchdog there is nothing to wait for.
+CLOCK = "tsc=reliable"
 
 
 def host_a_guest():
@@ -180,7 +184,7 @@ class Guest:
     def __init__(self, task, disks, initrd, cpus=1, memory=512, queues=None, huge=False, append="", quiet=False, kernel=GUEST_KERNEL):
         self.kernel = kernel
         cmdline = f"console=ttyS0 panic=-1 loglevel=5 kunit.autorun=0 avio_task={task} {append}".strip()
-        cmdline += f" avio_scheduler={SCHEDULER}" if SCHEDULER else ""
+        cmdline += f" avio_scheduler={SCHEDULER} {CLOCK}" if EMULATED else ""
         host_a_guest()
         line = self.command(disks, initrd, cmdline, cpus, memory)
         line += ["--huge-pages"] if huge else []
