@@ -126,17 +126,14 @@ impl Control {
         let Some(server) = &mut self.server else {
             return;
         };
-        for (client, text) in self.tasks.answers(guest) {
+        for (client, text) in self.tasks.answers(guest, &self.openers) {
             server.answer(client, text);
         }
         let (openers, tasks) = (&self.openers, &mut self.tasks);
         server.serve(
             |client, line| match commands::answer(guest, openers, line) {
                 Reply::Now(text) => Some(text),
-                Reply::Later(task) => {
-                    tasks.add(client, task);
-                    None
-                }
+                Reply::Later(task) => tasks.add(client, task),
             },
         );
     }

@@ -49,6 +49,13 @@ pub enum Error {
     Full(PathBuf, usize),
 }
 
+impl Error {
+    /// Whether it is another matter when another opening has ended.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Opening(_) | Self::Full(..))
+    }
+}
+
 /// What an opening comes to.
 pub type Outcome = Result<Backing, backing::Error>;
 

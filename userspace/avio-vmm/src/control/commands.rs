@@ -16,7 +16,7 @@ use crate::args::{check_disk, check_limits, WEIGHTS};
 use crate::backing::{Backing, Mark};
 use crate::exit::Outcome;
 use crate::inventory::Inventory;
-use crate::openers::{self, Openers};
+use crate::openers::Openers;
 use crate::plan::free;
 
 /// What becomes of a line.
@@ -87,19 +87,16 @@ fn add(guest: &Guest, openers: &Openers, arguments: AddLun) -> Result<Task, Stri
     let inventory = guest.inventory.lock();
     let index = adapter(&inventory, arguments.hba.as_deref())?;
     free_number(guest, &inventory, index, arguments.lun)?;
-    let opening = openers.begin(&inventory, &arguments.disk, openers::THREADS);
-    Ok(Task {
-        path: arguments.disk.path.clone(),
-        opening: opening.map_err(chain)?,
-        finish: Box::new(move |guest, backing| add_open(guest, index, arguments, backing)),
-    })
+    let disk = arguments.disk.clone();
+    let finish = move |guest: &Guest, backing| add_open(guest, index, &arguments, backing);
+    Task::new(&inventory, openers, &disk, Box::new(finish)).map_err(chain)
 }
 
-fn add_open(guest: &Guest, index: usize, arguments: AddLun, backing: Backing) -> Outcomes {
+fn add_open(guest: &Guest, index: usize, arguments: &AddLun, backing: Backing) -> Outcomes {
     let mut inventory = guest.inventory.lock();
     let number = free_number(guest, &inventory, index, arguments.lun)?;
     let lun = inventory
-        .adopt((index, number), arguments.disk, backing)
+        .adopt((index, number), arguments.disk.clone(), backing)
         .map_err(chain)?;
     let hba = &guest.hbas[index];
     let foreign = inventory.is_foreign(index, number, &lun);
@@ -172,33 +169,29 @@ fn replace(guest: &Guest, openers: &Openers, arguments: ReplaceLun) -> Result<Ta
     let inventory = guest.inventory.lock();
     let index = place(&inventory, arguments.hba.as_deref(), arguments.lun)?;
     let old = inventory.mark((index, arguments.lun));
-    let opening = openers.begin(&inventory, &arguments.disk, openers::THREADS);
-    Ok(Task {
-        path: arguments.disk.path.clone(),
-        opening: opening.map_err(chain)?,
-        finish: Box::new(move |guest, backing| {
-            replace_by_open(guest, (index, old), arguments, backing)
-        }),
-    })
+    let disk = arguments.disk.clone();
+    let finish =
+        move |guest: &Guest, backing| replace_by_open(guest, (index, &old), &arguments, backing);
+    Task::new(&inventory, openers, &disk, Box::new(finish)).map_err(chain)
 }
 
 fn replace_by_open(
     guest: &Guest,
-    (index, old): (usize, Option<Mark>),
-    arguments: ReplaceLun,
+    (index, old): (usize, &Option<Mark>),
+    arguments: &ReplaceLun,
     backing: Backing,
 ) -> Outcomes {
     let mut inventory = guest.inventory.lock();
     let (number, force) = (arguments.lun, arguments.force);
     let place = (index, number);
-    if inventory.mark(place) != old {
+    if inventory.mark(place) != *old {
         return Err(format!(
             "LUN {number} was removed or exchanged while disk {} was opened; look at status, and try again",
             arguments.disk.path.display()
         ));
     }
     let new = inventory
-        .adopt(place, arguments.disk, backing)
+        .adopt(place, arguments.disk.clone(), backing)
         .map_err(chain)?;
     let gated = inventory.is_another(place, &new);
     // Before it is there, so that no restart finds it unnoticed.

@@ -1,29 +1,60 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 
-//! Commands that wait for a device to be opened. Their number is bounded by that of the threads that open devices.
+//! Commands that wait for a device to be opened, or for a thread that opens it.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use avio_control::Disk;
 
 use super::commands::{chain, text, Outcomes};
 use super::Guest;
 use crate::backing::Backing;
-use crate::openers::Opening;
+use crate::inventory::Inventory;
+use crate::openers::{self, Openers, Opening};
 
 /// How long a device may take to be opened before its command is refused.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Most commands that wait.
+const MOST: usize = 64;
+
 /// What a command does with the open device. Others may have been carried out since it began.
-pub type Finish = Box<dyn FnOnce(&Guest, Backing) -> Outcomes + Send>;
+pub type Finish = Box<dyn Fn(&Guest, Backing) -> Outcomes + Send>;
 
 /// A command that waits.
 pub struct Task {
-    /// The device's path.
-    pub path: PathBuf,
-    /// Its opening.
-    pub opening: Opening,
-    /// The rest of the command.
-    pub finish: Finish,
+    disk: Disk,
+    /// None as long as there is no thread for it, or another opening of the same device has not ended.
+    opening: Option<Opening>,
+    finish: Finish,
+}
+
+impl Task {
+    /// A command that has a disk opened first; an error if waiting is of no use.
+    pub fn new(
+        inventory: &Inventory,
+        openers: &Openers,
+        disk: &Disk,
+        finish: Finish,
+    ) -> Result<Self, openers::Error> {
+        let mut task = Self {
+            disk: disk.clone(),
+            opening: None,
+            finish,
+        };
+        match task.begin(inventory, openers) {
+            Err(error) if !error.passes() => Err(error),
+            _ => Ok(task),
+        }
+    }
+
+    /// Begins to open the disk, unless that is done.
+    fn begin(&mut self, inventory: &Inventory, openers: &Openers) -> Result<(), openers::Error> {
+        if self.opening.is_none() {
+            self.opening = Some(openers.begin(inventory, &self.disk, openers::THREADS)?);
+        }
+        Ok(())
+    }
 }
 
 /// Those that wait, for whom, and until when.
@@ -41,10 +72,16 @@ impl Tasks {
         }
     }
 
-    /// One more, which this client waits for.
-    pub fn add(&mut self, client: u64, task: Task) {
+    /// One more, which this client waits for. If they are too many, the answer.
+    pub fn add(&mut self, client: u64, task: Task) -> Option<String> {
+        if self.waiting.len() >= MOST {
+            let path = task.disk.path.display();
+            let refusal = format!("disk {path} cannot be opened: {MOST} commands wait for disks already; try again when one has ended");
+            return Some(text(Err(refusal)));
+        }
         let until = Instant::now() + self.patience;
         self.waiting.push((client, until, task));
+        None
     }
 
     /// How long until one has waited for long enough.
@@ -55,29 +92,45 @@ impl Tasks {
 
     /// Goes on with those whose device is open, and gives up those that have waited for long enough; the answers, each with
     /// its client.
-    pub fn answers(&mut self, guest: &Guest) -> Vec<(u64, String)> {
+    pub fn answers(&mut self, guest: &Guest, openers: &Openers) -> Vec<(u64, String)> {
         let now = Instant::now();
         let mut answers = Vec::new();
-        for (client, until, task) in std::mem::take(&mut self.waiting) {
-            let outcome = match task.opening.take() {
-                Some(opened) => opened
-                    .map_err(chain)
-                    .and_then(|backing| (task.finish)(guest, backing)),
-                None if now >= until => Err(self.late(&task)),
-                None => {
-                    self.waiting.push((client, until, task));
-                    continue;
-                }
-            };
-            answers.push((client, text(outcome)));
+        for (client, until, mut task) in std::mem::take(&mut self.waiting) {
+            match self.go_on(guest, openers, &mut task, now >= until) {
+                Some(outcome) => answers.push((client, text(outcome))),
+                None => self.waiting.push((client, until, task)),
+            }
         }
         answers
+    }
+
+    /// Goes on with one; what it comes to, if it ends.
+    fn go_on(
+        &self,
+        guest: &Guest,
+        openers: &Openers,
+        task: &mut Task,
+        late: bool,
+    ) -> Option<Outcomes> {
+        let begun = task.begin(&guest.inventory.lock(), openers);
+        if let Err(error) = begun {
+            return (late || !error.passes()).then(|| Err(chain(error)));
+        }
+        match task.opening.as_ref()?.take() {
+            Some(opened) => {
+                let finished = opened
+                    .map_err(chain)
+                    .and_then(|backing| (task.finish)(guest, backing));
+                Some(finished)
+            }
+            None => late.then(|| Err(self.late(task))),
+        }
     }
 
     fn late(&self, task: &Task) -> String {
         format!(
             "disk {} has not answered for {} s, and nothing was changed; have it answer, or fail, and try again",
-            task.path.display(),
+            task.disk.path.display(),
             self.patience.as_secs_f32()
         )
     }
@@ -115,8 +168,8 @@ mod tests {
         inventory.adapters[0].luns.insert(number, lun);
     }
 
-    fn first_answer(tasks: &mut Tasks, guest: &Guest) -> (u64, String) {
-        until(|| tasks.answers(guest).pop())
+    fn first_answer(tasks: &mut Tasks, guest: &Guest, openers: &Openers) -> (u64, String) {
+        until(|| tasks.answers(guest, openers).pop())
     }
 
     #[test]
@@ -126,16 +179,14 @@ mod tests {
         insert(&guest, 3);
         let add = line("add-lun", 4, &hung);
         tasks.add(1, begun(&guest, &openers, &add));
-        assert!(tasks.answers(&guest).is_empty());
+        assert!(tasks.answers(&guest, &openers).is_empty());
         assert!(now(&guest, &openers, STATUS).contains("return"));
-        let again = now(&guest, &openers, &add);
-        assert!(again.contains("being opened"), "{again}");
         let other = Fifo::new("replace");
         let replace = line("replace-lun", 3, &other);
         tasks.add(2, begun(&guest, &openers, &replace));
         assert_eq!(now(&guest, &openers, QUIT), r#"{"return":null}"#);
         assert_eq!(guest.exit.outcome(), Some(Outcome::Quit));
-        assert!(tasks.answers(&guest).is_empty() && tasks.pause() > Some(LONG / 2));
+        assert!(tasks.answers(&guest, &openers).is_empty() && tasks.pause() > Some(LONG / 2));
         drop(tasks);
         hung.answers_in_vain();
         other.answers_in_vain();
@@ -147,11 +198,71 @@ mod tests {
         let mut tasks = Tasks::new(Duration::from_millis(20));
         let add = line("add-lun", 4, &hung);
         tasks.add(7, begun(&guest, &openers, &add));
-        let (client, text) = first_answer(&mut tasks, &guest);
+        let (client, text) = first_answer(&mut tasks, &guest, &openers);
         assert_eq!(client, 7);
         assert!(text.contains("has not answered for 0.02 s"), "{text}");
+        tasks.add(8, begun(&guest, &openers, &add));
+        let (_, text) = first_answer(&mut tasks, &guest, &openers);
+        assert!(text.contains("is being opened already"), "{text}");
         assert!(tasks.pause().is_none());
         assert!(guest.inventory.lock().adapters[0].luns.is_empty());
+        hung.answers_in_vain();
+    }
+
+    #[test]
+    fn more_than_there_are_threads_wait_for_their_turn() {
+        let (guest, openers) = (guest(), openers());
+        let mut tasks = Tasks::new(LONG);
+        let new = |n| Fifo::new(&format!("turn{n}"));
+        let devices: Vec<Fifo> = (0..2 * openers::THREADS).map(new).collect();
+        for device in &devices {
+            tasks.add(1, begun(&guest, &openers, &line("add-lun", 4, device)));
+        }
+        insert(&guest, 4);
+        std::thread::scope(|scope| {
+            for device in &devices {
+                scope.spawn(|| device.answers());
+            }
+            let mut answers = Vec::new();
+            until(|| {
+                answers.extend(tasks.answers(&guest, &openers));
+                (answers.len() == devices.len()).then_some(())
+            });
+            for (_, text) in answers {
+                assert!(text.contains("LUN 4 is taken"), "{text}");
+            }
+        });
+    }
+
+    #[test]
+    fn two_commands_for_one_device_go_one_after_the_other() {
+        let (guest, openers, device) = (guest(), openers(), Fifo::new("twice"));
+        let mut tasks = Tasks::new(LONG);
+        for client in [1, 2] {
+            let add = line("add-lun", 4, &device);
+            tasks.add(client, begun(&guest, &openers, &add));
+        }
+        insert(&guest, 4);
+        for client in [1, 2] {
+            drop(device.answers());
+            let (answered, text) = first_answer(&mut tasks, &guest, &openers);
+            assert!(text.contains("LUN 4 is taken"), "{text}");
+            assert_eq!(answered, client);
+            assert!(tasks.answers(&guest, &openers).is_empty());
+        }
+    }
+
+    #[test]
+    fn so_many_wait_at_most() {
+        let (guest, openers, hung) = (guest(), openers(), Fifo::new("most"));
+        let mut tasks = Tasks::new(LONG);
+        let add = line("add-lun", 4, &hung);
+        for _ in 0..MOST {
+            assert!(tasks.add(1, begun(&guest, &openers, &add)).is_none());
+        }
+        let refused = tasks.add(2, begun(&guest, &openers, &add)).unwrap();
+        assert!(refused.contains("64 commands wait"), "{refused}");
+        drop(tasks);
         hung.answers_in_vain();
     }
 
@@ -164,7 +275,7 @@ mod tests {
         tasks.add(1, begun(&guest, &openers, &line));
         meanwhile(&guest);
         let _end = device.answers();
-        first_answer(&mut tasks, &guest).1
+        first_answer(&mut tasks, &guest, &openers).1
     }
 
     #[test]
