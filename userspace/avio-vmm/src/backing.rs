@@ -47,6 +47,11 @@ pub enum Error {
     /// The path led to one device, and then to another.
     #[error("disk {0} became another while it was opened; try again when its name has settled")]
     Exchanged(PathBuf),
+    /// It was there.
+    #[error(
+        "disk {0} went away, or lost its medium, while it was opened; try again when it is back"
+    )]
+    Gone(PathBuf),
     /// The host's kernel does not tell.
     #[error("sysfs does not tell what disk {0} is; /sys must be mounted, and the kernel must be 5.15 or later")]
     Unknown(PathBuf),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avio_control::Disk;
 
-use crate::backing::{self, Backing, Facts, Mark, Number};
+use crate::backing::{self, Backing, Facts, Look, Mark, Number};
 use crate::cgroups::{self, Cgroups};
 use crate::plan;
 use crate::resets::Turns;
@@ -146,7 +146,7 @@ impl Inventory {
         let number = backing::number(&disk.path)?;
         self.check(&disk, number)?;
         let backing = Backing::open(&disk, number)?;
-        self.adopt(place, disk, backing)
+        self.make(place, disk, backing)
     }
 
     /// Whether the device of this number can be one more LUN.
@@ -161,9 +161,17 @@ impl Inventory {
         Ok(())
     }
 
-    /// Makes an open disk what is to be the LUN in this place. Since it was begun to open, others may have come.
+    /// Makes an open disk what is to be the LUN in this place. Since it was begun to open, others may have come, and what was
+    /// told of the disk went to nobody, so that it is looked at once more.
     pub fn adopt(&self, place: Place, disk: Disk, backing: Backing) -> Result<Lun, Error> {
         self.check(&disk, backing.number)?;
+        match backing.look() {
+            Look::Here(facts) => self.make(place, disk, Backing { facts, ..backing }),
+            Look::Gone => Err(backing::Error::Gone(disk.path).into()),
+        }
+    }
+
+    fn make(&self, place: Place, disk: Disk, backing: Backing) -> Result<Lun, Error> {
         let id = &self.adapters[place.0].id;
         let make = |cgroups: &Arc<Cgroups>| cgroups.make_lun(id, place.1, disk.weight);
         let cgroup = self.cgroups.as_ref().map(make).transpose()?;
@@ -355,6 +363,14 @@ pub mod tests {
         let text = &disk.backing.facts.identity.text;
         inventory.state.know("a", 4, text).unwrap();
         assert!(!inventory.is_foreign(0, 4, &disk));
+    }
+
+    #[test]
+    fn s12_a_disk_that_went_away_while_it_was_opened_is_not_taken() {
+        let gone = lun(1, "wwn 1", false);
+        let error = inventory().adopt((0, 4), gone.disk, gone.backing).err();
+        let text = error.unwrap().to_string();
+        assert!(text.contains("disk /dev/x went away"), "{text}");
     }
 
     #[test]
