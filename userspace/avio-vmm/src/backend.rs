@@ -52,6 +52,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the host's page cache has something to write first.
+    pub fn is_dirty(&self) -> bool {
+        let dirty = SetupError::DeviceDirty;
+        matches!(self, Self::Refused { error, .. } if *error == dirty)
+    }
+}
+
 /// Turns an ioctl's result and the reason in its argument into one error.
 fn checked(
     result: io::Result<()>,

@@ -58,6 +58,7 @@ pub enum Error {
 }
 
 /// An open block device.
+#[derive(Clone)]
 pub struct Backing {
     /// Claimed for this process as long as it is open, unless it is shared.
     pub file: Arc<File>,

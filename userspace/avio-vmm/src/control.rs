@@ -133,7 +133,7 @@ impl Control {
         server.serve(
             |client, line| match commands::answer(guest, openers, line) {
                 Reply::Now(text) => Some(text),
-                Reply::Later(task) => tasks.add(client, task),
+                Reply::Later(task) => tasks.add(client, *task),
             },
         );
     }

@@ -66,17 +66,16 @@ pub struct Ways {
     pub number: fn(&Path) -> Result<Number, backing::Error>,
     /// Opens a device, which may wait for it.
     pub open: fn(&Disk, Number) -> Outcome,
+    /// Has the page cache written back to it, which may, too.
+    pub write_back: fn(&Backing, &Path),
 }
 
 impl Ways {
-    /// Those of block devices. The page cache is written back here, as the module refuses a device that needs it.
+    /// Those of block devices. The module refuses one of which the page cache has something to write.
     pub const BLOCK: Self = Self {
         number: backing::number,
-        open: |disk, number| {
-            let backing = Backing::open(disk, number)?;
-            backing.write_back(&disk.path);
-            Ok(backing)
-        },
+        open: Backing::open,
+        write_back: Backing::write_back,
     };
 }
 
@@ -97,6 +96,8 @@ struct Crew {
 struct Job {
     disk: Disk,
     number: Number,
+    /// If it is open already.
+    open: Option<Backing>,
     slot: Arc<Mutex<Slot>>,
 }
 
@@ -149,7 +150,7 @@ impl Openers {
                 let _ = ready.send(confined);
                 drop(ready);
                 if goes_on {
-                    crew.work(&receiver, ways.open);
+                    crew.work(&receiver, ways);
                 }
             };
             let builder = thread::Builder::new().name(format!("opener{number}"));
@@ -165,9 +166,19 @@ impl Openers {
         &self.crew.done
     }
 
-    /// Begins to open a disk that is not attached yet, if fewer than `most` are being opened.
-    pub fn begin(&self, inventory: &Inventory, disk: &Disk, most: usize) -> Result<Opening, Error> {
-        let number = (self.ways.number)(&disk.path)?;
+    /// Begins to open a disk that is not attached yet, if fewer than `most` are being opened. If it is `open`, it only has
+    /// the page cache written back once more.
+    pub fn begin(
+        &self,
+        inventory: &Inventory,
+        disk: &Disk,
+        open: Option<&Backing>,
+        most: usize,
+    ) -> Result<Opening, Error> {
+        let number = match open {
+            Some(backing) => backing.number,
+            None => (self.ways.number)(&disk.path)?,
+        };
         inventory.check(disk, number)?;
         let mut busy = lock(&self.crew.busy);
         if busy.contains(&number) {
@@ -177,6 +188,7 @@ impl Openers {
         let job = Job {
             disk: disk.clone(),
             number,
+            open: open.cloned(),
             slot: slot.clone(),
         };
         if busy.len() >= most || self.jobs.send(job).is_err() {
@@ -189,11 +201,17 @@ impl Openers {
 
 impl Crew {
     /// Opens what there is to open until nobody can ask any more.
-    fn work(&self, jobs: &Mutex<Receiver<Job>>, open: fn(&Disk, Number) -> Outcome) {
+    fn work(&self, jobs: &Mutex<Receiver<Job>>, ways: Ways) {
         loop {
             // Who waits here has the lock; the others wait for that.
-            let Ok(job) = lock(jobs).recv() else { return };
-            let outcome = open(&job.disk, job.number);
+            let Ok(mut job) = lock(jobs).recv() else {
+                return;
+            };
+            let open = job.open.take().map(Ok);
+            let outcome = open.unwrap_or_else(|| (ways.open)(&job.disk, job.number));
+            if let Ok(backing) = &outcome {
+                (ways.write_back)(backing, &job.disk.path);
+            }
             self.end(&job, outcome);
             self.done.raise();
         }
@@ -280,6 +298,7 @@ pub mod tests {
                     facts: lun(0, "wwn 7", false).backing.facts,
                 })
             },
+            write_back: |_, _| {},
         };
         Openers::start(&Filter::of_opener(false).unwrap(), ways).unwrap()
     }
@@ -297,7 +316,7 @@ pub mod tests {
     }
 
     fn begin(openers: &Openers, device: &Fifo, most: usize) -> Result<Opening, Error> {
-        openers.begin(&inventory(), &device.disk(), most)
+        openers.begin(&inventory(), &device.disk(), None, most)
     }
 
     #[test]
@@ -363,13 +382,14 @@ pub mod tests {
                 drop(backing);
                 (Ways::BLOCK.open)(disk, number)
             },
+            write_back: Ways::BLOCK.write_back,
         };
         let openers = Openers::start(&Filter::of_opener(true).unwrap(), ways).unwrap();
         let null = Disk {
             path: "/dev/null".into(),
             ..Disk::default()
         };
-        let opening = openers.begin(&inventory(), &null, THREADS).unwrap();
+        let opening = openers.begin(&inventory(), &null, None, THREADS).unwrap();
         let outcome = until(|| opening.take());
         assert!(matches!(outcome, Err(backing::Error::Unknown(_))));
     }

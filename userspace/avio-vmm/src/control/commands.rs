@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::tasks::Task;
 use super::{report, watch, Guest};
 use crate::args::{check_disk, check_limits, WEIGHTS};
+use crate::backend;
 use crate::backing::{Backing, Mark};
 use crate::exit::Outcome;
 use crate::inventory::Inventory;
@@ -24,7 +25,7 @@ pub enum Reply {
     /// The answer.
     Now(String),
     /// A device is to be opened first.
-    Later(Task),
+    Later(Box<Task>),
 }
 
 /// Carries out a line, as far as that needs no wait.
@@ -38,6 +39,29 @@ pub fn answer(guest: &Guest, openers: &Openers, line: &str) -> Reply {
 /// What a command gives; else why it was refused.
 pub type Outcomes = Result<Value, String>;
 
+/// Why a command was not carried out with the device that was opened for it.
+pub struct Refusal {
+    /// As text.
+    pub text: String,
+    /// Whether it may do when the page cache is written back once more.
+    pub dirty: bool,
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self { text, dirty: false }
+    }
+}
+
+impl From<backend::Error> for Refusal {
+    fn from(error: backend::Error) -> Self {
+        Self {
+            dirty: error.is_dirty(),
+            text: chain(error),
+        }
+    }
+}
+
 /// An answer as a line.
 pub fn text(outcome: Outcomes) -> String {
     let answer = outcome.map_or_else(Answer::Error, Answer::Return);
@@ -47,9 +71,9 @@ pub fn text(outcome: Outcomes) -> String {
 fn execute(guest: &Guest, openers: &Openers, request: Request) -> Result<Reply, String> {
     tracing::debug!(?request, "command");
     let outcome = match request {
-        Request::AddLun(arguments) => return add(guest, openers, arguments).map(Reply::Later),
+        Request::AddLun(arguments) => return add(guest, openers, arguments),
         Request::ReplaceLun(arguments) => {
-            return replace(guest, openers, arguments).map(Reply::Later);
+            return replace(guest, openers, arguments);
         }
         Request::Status => value(&report::status(guest)),
         Request::Stats => value(&report::stats(guest)?),
@@ -82,17 +106,23 @@ pub fn chain(error: impl std::error::Error) -> String {
     crate::error_chain(&error)
 }
 
-fn add(guest: &Guest, openers: &Openers, arguments: AddLun) -> Result<Task, String> {
+fn add(guest: &Guest, openers: &Openers, arguments: AddLun) -> Result<Reply, String> {
     check_disk(&arguments.disk).map_err(chain)?;
     let inventory = guest.inventory.lock();
     let index = adapter(&inventory, arguments.hba.as_deref())?;
     free_number(guest, &inventory, index, arguments.lun)?;
     let disk = arguments.disk.clone();
     let finish = move |guest: &Guest, backing| add_open(guest, index, &arguments, backing);
-    Task::new(&inventory, openers, &disk, Box::new(finish)).map_err(chain)
+    let task = Task::new(&inventory, openers, &disk, Box::new(finish));
+    Ok(Reply::Later(task.map_err(chain)?.into()))
 }
 
-fn add_open(guest: &Guest, index: usize, arguments: &AddLun, backing: Backing) -> Outcomes {
+fn add_open(
+    guest: &Guest,
+    index: usize,
+    arguments: &AddLun,
+    backing: Backing,
+) -> Result<Value, Refusal> {
     let mut inventory = guest.inventory.lock();
     let number = free_number(guest, &inventory, index, arguments.lun)?;
     let lun = inventory
@@ -103,13 +133,13 @@ fn add_open(guest: &Guest, index: usize, arguments: &AddLun, backing: Backing) -
     // Remembered first: of a disk that is not, the guest would not be told that it was exchanged.
     let met = inventory.meet(index, number, &lun);
     let remembered = inventory.state.write().map_err(chain);
-    let result = remembered.and_then(|()| {
+    let result = remembered.map_err(Refusal::from).and_then(|()| {
         if hba.is_let_go(number) {
-            hba.attach(number, &lun, foreign).map_err(chain)
+            Ok(hba.attach(number, &lun, foreign)?)
         } else {
-            Err(format!(
+            Err(Refusal::from(format!(
                 "the guest has not let go of the disk that was LUN {number}; use another LUN, or wait until it has"
-            ))
+            )))
         }
     });
     if let Err(error) = result {
@@ -120,10 +150,11 @@ fn add_open(guest: &Guest, index: usize, arguments: &AddLun, backing: Backing) -
         return Err(error);
     }
     inventory.adapters[index].luns.insert(number, lun);
-    value(&Place {
+    let place = Place {
         hba: Some(inventory.adapters[index].id.clone()),
         lun: number,
-    })
+    };
+    Ok(value(&place)?)
 }
 
 /// The number of a new LUN: the one that is wanted, if it is free, or the lowest that is.
@@ -164,7 +195,7 @@ fn remove(guest: &Guest, arguments: &RemoveLun) -> Outcomes {
     Ok(Value::Null)
 }
 
-fn replace(guest: &Guest, openers: &Openers, arguments: ReplaceLun) -> Result<Task, String> {
+fn replace(guest: &Guest, openers: &Openers, arguments: ReplaceLun) -> Result<Reply, String> {
     check_disk(&arguments.disk).map_err(chain)?;
     let inventory = guest.inventory.lock();
     let index = place(&inventory, arguments.hba.as_deref(), arguments.lun)?;
@@ -172,7 +203,8 @@ fn replace(guest: &Guest, openers: &Openers, arguments: ReplaceLun) -> Result<Ta
     let disk = arguments.disk.clone();
     let finish =
         move |guest: &Guest, backing| replace_by_open(guest, (index, &old), &arguments, backing);
-    Task::new(&inventory, openers, &disk, Box::new(finish)).map_err(chain)
+    let task = Task::new(&inventory, openers, &disk, Box::new(finish));
+    Ok(Reply::Later(task.map_err(chain)?.into()))
 }
 
 fn replace_by_open(
@@ -180,7 +212,7 @@ fn replace_by_open(
     (index, old): (usize, &Option<Mark>),
     arguments: &ReplaceLun,
     backing: Backing,
-) -> Outcomes {
+) -> Result<Value, Refusal> {
     let mut inventory = guest.inventory.lock();
     let (number, force) = (arguments.lun, arguments.force);
     let place = (index, number);
@@ -188,7 +220,8 @@ fn replace_by_open(
         return Err(format!(
             "LUN {number} was removed or exchanged while disk {} was opened; look at status, and try again",
             arguments.disk.path.display()
-        ));
+        )
+        .into());
     }
     let new = inventory
         .adopt(place, arguments.disk.clone(), backing)
@@ -201,10 +234,9 @@ fn replace_by_open(
         false => Ok(false),
     };
     let old = inventory.adapters[index].luns.get(&number);
-    let replaced = doubted.clone().and_then(|_| {
+    let replaced = doubted.clone().map_err(Refusal::from).and_then(|_| {
         let hba = &guest.hbas[index];
-        let result = hba.replace(number, old, &new, gated, force);
-        result.map_err(chain)
+        Ok(hba.replace(number, old, &new, gated, force)?)
     });
     if let Err(error) = replaced {
         if doubted == Ok(true) {
@@ -214,7 +246,7 @@ fn replace_by_open(
         return Err(error);
     }
     inventory.adapters[index].luns.insert(number, new);
-    value(&Replaced { gated })
+    Ok(value(&Replaced { gated })?)
 }
 
 fn rescan(guest: &Guest, wanted: &Place) -> Outcomes {

@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use avio_control::Disk;
+use serde_json::Value;
 
-use super::commands::{chain, text, Outcomes};
+use super::commands::{chain, text, Outcomes, Refusal};
 use super::Guest;
 use crate::backing::Backing;
 use crate::inventory::Inventory;
@@ -17,15 +18,20 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Most commands that wait.
 const MOST: usize = 64;
+/// How often one more write-back is tried for a device that somebody else keeps writing through the page cache.
+const WRITE_BACKS: u32 = 3;
 
 /// What a command does with the open device. Others may have been carried out since it began.
-pub type Finish = Box<dyn Fn(&Guest, Backing) -> Outcomes + Send>;
+pub type Finish = Box<dyn Fn(&Guest, Backing) -> Result<Value, Refusal> + Send>;
 
 /// A command that waits.
 pub struct Task {
     disk: Disk,
     /// None as long as there is no thread for it, or another opening of the same device has not ended.
     opening: Option<Opening>,
+    /// The device, if it is open and only has to be written back.
+    dirty: Option<Backing>,
+    write_backs: u32,
     finish: Finish,
 }
 
@@ -40,6 +46,8 @@ impl Task {
         let mut task = Self {
             disk: disk.clone(),
             opening: None,
+            dirty: None,
+            write_backs: 0,
             finish,
         };
         match task.begin(inventory, openers) {
@@ -51,9 +59,19 @@ impl Task {
     /// Begins to open the disk, unless that is done.
     fn begin(&mut self, inventory: &Inventory, openers: &Openers) -> Result<(), openers::Error> {
         if self.opening.is_none() {
-            self.opening = Some(openers.begin(inventory, &self.disk, openers::THREADS)?);
+            let open = self.dirty.as_ref();
+            self.opening = Some(openers.begin(inventory, &self.disk, open, openers::THREADS)?);
+            self.dirty = None;
         }
         Ok(())
+    }
+
+    /// Has the device written back once more, if that is worth while.
+    fn may_write_back(&mut self, backing: Backing) -> bool {
+        self.write_backs += 1;
+        self.opening = None;
+        self.dirty = Some(backing);
+        self.write_backs <= WRITE_BACKS
     }
 }
 
@@ -116,14 +134,16 @@ impl Tasks {
         if let Err(error) = begun {
             return (late || !error.passes()).then(|| Err(chain(error)));
         }
-        match task.opening.as_ref()?.take() {
-            Some(opened) => {
-                let finished = opened
-                    .map_err(chain)
-                    .and_then(|backing| (task.finish)(guest, backing));
-                Some(finished)
+        let backing = match task.opening.as_ref()?.take() {
+            Some(Ok(backing)) => backing,
+            Some(Err(error)) => return Some(Err(chain(error))),
+            None => return late.then(|| Err(self.late(task))),
+        };
+        match (task.finish)(guest, backing.clone()) {
+            Err(refusal) if refusal.dirty && task.may_write_back(backing) => {
+                self.go_on(guest, openers, task, late)
             }
-            None => late.then(|| Err(self.late(task))),
+            result => Some(result.map_err(|refusal| refusal.text)),
         }
     }
 
@@ -145,6 +165,7 @@ mod tests {
     use crate::inventory::tests::lun;
     use crate::openers::tests::{openers, until, Fifo};
     use crate::openers::Openers;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     const LONG: Duration = Duration::from_secs(100);
     const STATUS: &str = r#"{"execute": "status"}"#;
@@ -157,7 +178,7 @@ mod tests {
 
     fn begun(guest: &Guest, openers: &Openers, line: &str) -> Task {
         match answer(guest, openers, line) {
-            Reply::Later(task) => task,
+            Reply::Later(task) => *task,
             Reply::Now(text) => panic!("{line} has its answer: {text}"),
         }
     }
@@ -264,6 +285,29 @@ mod tests {
         assert!(refused.contains("64 commands wait"), "{refused}");
         drop(tasks);
         hung.answers_in_vain();
+    }
+
+    #[test]
+    fn a_device_that_is_dirty_again_is_written_back_again() {
+        let (guest, openers) = (guest(), openers());
+        for (dirty, words) in [(3, "return"), (4, "is dirty")] {
+            let (device, mut tasks) = (Fifo::new("dirty"), Tasks::new(LONG));
+            let finished = AtomicU32::new(0);
+            let finish = move |_: &Guest, _| match finished.fetch_add(1, Relaxed) {
+                n if n < dirty => Err(Refusal {
+                    text: "it is dirty".into(),
+                    dirty: true,
+                }),
+                _ => Ok(Value::Null),
+            };
+            let inventory = guest.inventory.lock();
+            let task = Task::new(&inventory, &openers, &device.disk(), Box::new(finish));
+            drop(inventory);
+            tasks.add(1, task.unwrap());
+            drop(device.answers());
+            let (_, text) = first_answer(&mut tasks, &guest, &openers);
+            assert!(text.contains(words), "{text}");
+        }
     }
 
     /// The answer to a command whose device answers when something else was done.

@@ -114,7 +114,7 @@ impl Search {
         if self.tried.contains(&place) {
             return;
         }
-        match openers.begin(inventory, &lun.disk, openers::FOR_LOST) {
+        match openers.begin(inventory, &lun.disk, None, openers::FOR_LOST) {
             Ok(opening) => {
                 let mark = Some(lun.backing.mark());
                 self.openings.insert(place, (mark, opening));
@@ -286,7 +286,7 @@ mod tests {
             search.forget_found(&inventory);
             assert_eq!(search.openings.len(), 1);
         }
-        let again = openers.begin(&inventory, &device.disk(), openers::THREADS);
+        let again = openers.begin(&inventory, &device.disk(), None, openers::THREADS);
         assert!(matches!(again, Err(openers::Error::Opening(_))));
         drop(search);
         device.answers_in_vain();

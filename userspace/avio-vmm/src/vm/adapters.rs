@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use avio_abi::ioctl::SetupError;
 use kvm_ioctls::VmFd;
 use vm_allocator::{AddressAllocator, AllocPolicy};
 
@@ -119,10 +118,7 @@ fn attach(
 /// guest's reset no longer than what it has in flight.
 fn attach_one(hba: &Hba, number: u32, lun: &Lun, foreign: bool) -> Result<(), backend::Error> {
     match hba.attach(number, lun, foreign) {
-        Err(backend::Error::Refused {
-            error: SetupError::DeviceDirty,
-            ..
-        }) if !lun.lost => {
+        Err(error) if error.is_dirty() && !lun.lost => {
             lun.backing.write_back(&lun.disk.path);
             hba.attach(number, lun, foreign)
         }
