@@ -115,10 +115,11 @@ impl Backing {
         })
     }
 
-    /// Has the host's page cache write back what it has of the device, which lasts as long as that likes. If it fails, the
-    /// module says whether the device can do without.
+    /// Has the host's page cache write back what it has of the device, which lasts as long as that likes. The device's own
+    /// cache is not flushed: who has written there sees to that. If it fails, the module says whether the device can do
+    /// without.
     pub fn write_back(&self, path: &Path) {
-        if let Err(error) = self.file.sync_all() {
+        if let Err(error) = call::write_back(&self.file) {
             let path = path.display();
             tracing::warn!("cannot write back the page cache of {path}: {error}");
         }

@@ -28,7 +28,7 @@ use crate::signal::Signal;
 use commands::Reply;
 use server::Server;
 pub use server::{Error, Name};
-use tasks::Tasks;
+use tasks::{Tasks, PATIENCE};
 use uevents::Uevents;
 use watch::Search;
 
@@ -71,7 +71,7 @@ impl Control {
             server: path.map(Server::new).transpose()?,
             uevents: uevents.ok(),
             openers,
-            tasks: Tasks::new(tasks::PATIENCE),
+            tasks: Tasks::new(PATIENCE),
             search: Search::default(),
         })
     }
@@ -168,6 +168,7 @@ type Wait = (RawFd, EventSet);
 
 #[cfg(test)]
 mod tests {
+    use super::tasks::Patience;
     use super::*;
     use crate::control::commands::tests::guest;
     use crate::openers::tests::{openers, Fifo};
@@ -192,7 +193,10 @@ mod tests {
             server: Some(Server::new(&path).unwrap()),
             uevents: None,
             openers: openers(),
-            tasks: Tasks::new(Duration::from_millis(300)),
+            tasks: Tasks::new(Patience {
+                open: Duration::from_millis(300),
+                ..PATIENCE
+            }),
             search: Search::default(),
         };
         std::thread::scope(|scope| {

@@ -103,7 +103,10 @@ struct Job {
 
 /// Where an outcome is left.
 enum Slot {
-    Awaited,
+    Awaited {
+        /// The device is open, and is written back.
+        open: bool,
+    },
     Ended(Outcome),
     GivenUp,
 }
@@ -122,6 +125,11 @@ impl Opening {
                 None
             }
         }
+    }
+
+    /// Whether the device has been opened, and is written back.
+    pub fn is_open(&self) -> bool {
+        matches!(*lock(&self.0), Slot::Awaited { open: true })
     }
 }
 
@@ -184,7 +192,7 @@ impl Openers {
         if busy.contains(&number) {
             return Err(Error::Opening(disk.path.clone()));
         }
-        let slot = Arc::new(Mutex::new(Slot::Awaited));
+        let slot = Arc::new(Mutex::new(Slot::Awaited { open: false }));
         let job = Job {
             disk: disk.clone(),
             number,
@@ -199,6 +207,19 @@ impl Openers {
     }
 }
 
+impl Job {
+    /// The device is open. Whether anybody wants it still.
+    fn is_awaited(&self) -> bool {
+        match &mut *lock(&self.slot) {
+            Slot::Awaited { open } => {
+                *open = true;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Crew {
     /// Opens what there is to open until nobody can ask any more.
     fn work(&self, jobs: &Mutex<Receiver<Job>>, ways: Ways) {
@@ -209,7 +230,7 @@ impl Crew {
             };
             let open = job.open.take().map(Ok);
             let outcome = open.unwrap_or_else(|| (ways.open)(&job.disk, job.number));
-            if let Ok(backing) = &outcome {
+            if let (Ok(backing), true) = (&outcome, job.is_awaited()) {
                 (ways.write_back)(backing, &job.disk.path);
             }
             self.end(&job, outcome);
@@ -221,7 +242,7 @@ impl Crew {
     fn end(&self, job: &Job, outcome: Outcome) {
         let mut busy = lock(&self.busy);
         let mut slot = lock(&job.slot);
-        if matches!(*slot, Slot::Awaited) {
+        if matches!(*slot, Slot::Awaited { .. }) {
             *slot = Slot::Ended(outcome);
         } else {
             drop((slot, busy));
@@ -284,6 +305,9 @@ pub mod tests {
         }
     }
 
+    /// The end of a device's name that is written back as long as somebody has its other end.
+    pub const SLOW: &str = "slow";
+
     /// Openers of such devices.
     pub fn openers() -> Openers {
         let ways = Ways {
@@ -298,7 +322,11 @@ pub mod tests {
                     facts: lun(0, "wwn 7", false).backing.facts,
                 })
             },
-            write_back: |_, _| {},
+            write_back: |backing, path| {
+                if path.to_string_lossy().ends_with(SLOW) {
+                    let _ = io::copy(&mut &*backing.file, &mut io::sink());
+                }
+            },
         };
         Openers::start(&Filter::of_opener(false).unwrap(), ways).unwrap()
     }

@@ -201,13 +201,13 @@ const CONTROL_IOCTLS: [u32; 14] = [
 const OPENER: [i64; 10] = [
     libc::SYS_fcntl,
     libc::SYS_fstat,
-    libc::SYS_fsync,
     libc::SYS_lseek,
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_statx,
+    libc::SYS_sync_file_range,
     libc::SYS_writev,
 ];
 

@@ -13,8 +13,20 @@ use crate::backing::Backing;
 use crate::inventory::Inventory;
 use crate::openers::{self, Openers, Opening};
 
-/// How long a device may take to be opened before its command is refused.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a device may take before its command is refused.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    /// Until it is open.
+    pub open: Duration,
+    /// Until it is written back, too, which takes long if the page cache has much of it.
+    pub written: Duration,
+}
+
+/// That of the control socket.
+pub const PATIENCE: Patience = Patience {
+    open: Duration::from_secs(10),
+    written: Duration::from_secs(600),
+};
 
 /// Most commands that wait.
 const MOST: usize = 64;
@@ -66,6 +78,11 @@ impl Task {
         Ok(())
     }
 
+    /// Whether the device is open, and only has to be written back.
+    fn is_open(&self) -> bool {
+        self.dirty.is_some() || self.opening.as_ref().is_some_and(Opening::is_open)
+    }
+
     /// Has the device written back once more, if that is worth while.
     fn may_write_back(&mut self, backing: Backing) -> bool {
         self.write_backs += 1;
@@ -75,15 +92,15 @@ impl Task {
     }
 }
 
-/// Those that wait, for whom, and until when.
+/// Those that wait, for whom, and since when.
 pub struct Tasks {
-    patience: Duration,
+    patience: Patience,
     waiting: Vec<(u64, Instant, Task)>,
 }
 
 impl Tasks {
     /// None. Each is to wait so long.
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(patience: Patience) -> Self {
         Self {
             patience,
             waiting: Vec::new(),
@@ -97,26 +114,34 @@ impl Tasks {
             let refusal = format!("disk {path} cannot be opened: {MOST} commands wait for disks already; try again when one has ended");
             return Some(text(Err(refusal)));
         }
-        let until = Instant::now() + self.patience;
-        self.waiting.push((client, until, task));
+        self.waiting.push((client, Instant::now(), task));
         None
     }
 
     /// How long until one has waited for long enough.
     pub fn pause(&self) -> Option<Duration> {
-        let first = self.waiting.iter().map(|(_, until, _)| until).min()?;
-        Some(first.saturating_duration_since(Instant::now()))
+        let ends = self
+            .waiting
+            .iter()
+            .map(|(_, since, task)| *since + self.patience_with(task));
+        Some(ends.min()?.saturating_duration_since(Instant::now()))
+    }
+
+    fn patience_with(&self, task: &Task) -> Duration {
+        match task.is_open() {
+            true => self.patience.written,
+            false => self.patience.open,
+        }
     }
 
     /// Goes on with those whose device is open, and gives up those that have waited for long enough; the answers, each with
     /// its client.
     pub fn answers(&mut self, guest: &Guest, openers: &Openers) -> Vec<(u64, String)> {
-        let now = Instant::now();
         let mut answers = Vec::new();
-        for (client, until, mut task) in std::mem::take(&mut self.waiting) {
-            match self.go_on(guest, openers, &mut task, now >= until) {
+        for (client, since, mut task) in std::mem::take(&mut self.waiting) {
+            match self.go_on(guest, openers, &mut task, since) {
                 Some(outcome) => answers.push((client, text(outcome))),
-                None => self.waiting.push((client, until, task)),
+                None => self.waiting.push((client, since, task)),
             }
         }
         answers
@@ -128,30 +153,39 @@ impl Tasks {
         guest: &Guest,
         openers: &Openers,
         task: &mut Task,
-        late: bool,
+        since: Instant,
     ) -> Option<Outcomes> {
+        let late = |task: &Task| since.elapsed() >= self.patience_with(task);
         let begun = task.begin(&guest.inventory.lock(), openers);
         if let Err(error) = begun {
-            return (late || !error.passes()).then(|| Err(chain(error)));
+            return (late(task) || !error.passes()).then(|| Err(chain(error)));
         }
         let backing = match task.opening.as_ref()?.take() {
             Some(Ok(backing)) => backing,
             Some(Err(error)) => return Some(Err(chain(error))),
-            None => return late.then(|| Err(self.late(task))),
+            None => return late(task).then(|| Err(self.refusal(task))),
         };
         match (task.finish)(guest, backing.clone()) {
             Err(refusal) if refusal.dirty && task.may_write_back(backing) => {
-                self.go_on(guest, openers, task, late)
+                self.go_on(guest, openers, task, since)
             }
             result => Some(result.map_err(|refusal| refusal.text)),
         }
     }
 
-    fn late(&self, task: &Task) -> String {
-        format!(
-            "disk {} has not answered for {} s, and nothing was changed; have it answer, or fail, and try again",
+    fn refusal(&self, task: &Task) -> String {
+        let (path, seconds) = (
             task.disk.path.display(),
-            self.patience.as_secs_f32()
+            self.patience_with(task).as_secs_f32(),
+        );
+        if task.is_open() {
+            return format!(
+                "what the host's page cache has of disk {path} was not written back to it in {seconds} s, and nothing was \
+                 changed; try again when that has ended"
+            );
+        }
+        format!(
+            "disk {path} has not answered for {seconds} s, and nothing was changed; have it answer, or fail, and try again"
         )
     }
 }
@@ -163,11 +197,16 @@ mod tests {
     use crate::control::commands::{answer, Reply};
     use crate::exit::Outcome;
     use crate::inventory::tests::lun;
-    use crate::openers::tests::{openers, until, Fifo};
+    use crate::openers::tests::{openers, until, Fifo, SLOW};
     use crate::openers::Openers;
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     const LONG: Duration = Duration::from_secs(100);
+    const SHORT: Duration = Duration::from_millis(20);
+    const PATIENT: Patience = Patience {
+        open: LONG,
+        written: LONG,
+    };
     const STATUS: &str = r#"{"execute": "status"}"#;
     const QUIT: &str = r#"{"execute": "quit"}"#;
 
@@ -196,7 +235,7 @@ mod tests {
     #[test]
     fn a_device_that_hangs_holds_up_its_own_command_only() {
         let (guest, openers, hung) = (guest(), openers(), Fifo::new("add"));
-        let mut tasks = Tasks::new(LONG);
+        let mut tasks = Tasks::new(PATIENT);
         insert(&guest, 3);
         let add = line("add-lun", 4, &hung);
         tasks.add(1, begun(&guest, &openers, &add));
@@ -216,7 +255,10 @@ mod tests {
     #[test]
     fn who_has_waited_for_long_enough_is_refused() {
         let (guest, openers, hung) = (guest(), openers(), Fifo::new("patience"));
-        let mut tasks = Tasks::new(Duration::from_millis(20));
+        let mut tasks = Tasks::new(Patience {
+            open: SHORT,
+            ..PATIENT
+        });
         let add = line("add-lun", 4, &hung);
         tasks.add(7, begun(&guest, &openers, &add));
         let (client, text) = first_answer(&mut tasks, &guest, &openers);
@@ -231,9 +273,37 @@ mod tests {
     }
 
     #[test]
+    fn to_be_written_back_may_take_longer() {
+        let (guest, openers, slow) = (guest(), openers(), Fifo::new(SLOW));
+        insert(&guest, 3);
+        let patience = |written| Patience {
+            open: SHORT,
+            written,
+        };
+        let answer = |patience, ends: bool| {
+            let mut tasks = Tasks::new(patience);
+            let replace = line("replace-lun", 3, &slow);
+            tasks.add(1, begun(&guest, &openers, &replace));
+            insert(&guest, 3);
+            let end = slow.answers();
+            let task = &tasks.waiting[0].2;
+            until(|| task.is_open().then_some(()));
+            std::thread::sleep(2 * SHORT);
+            let end = (!ends).then_some(end);
+            let answer = first_answer(&mut tasks, &guest, &openers).1;
+            drop(end);
+            answer
+        };
+        let text = answer(patience(LONG), true);
+        assert!(text.contains("removed or exchanged"), "{text}");
+        let text = answer(patience(3 * SHORT), false);
+        assert!(text.contains("not written back to it in 0.06 s"), "{text}");
+    }
+
+    #[test]
     fn more_than_there_are_threads_wait_for_their_turn() {
         let (guest, openers) = (guest(), openers());
-        let mut tasks = Tasks::new(LONG);
+        let mut tasks = Tasks::new(PATIENT);
         let new = |n| Fifo::new(&format!("turn{n}"));
         let devices: Vec<Fifo> = (0..2 * openers::THREADS).map(new).collect();
         for device in &devices {
@@ -258,7 +328,7 @@ mod tests {
     #[test]
     fn two_commands_for_one_device_go_one_after_the_other() {
         let (guest, openers, device) = (guest(), openers(), Fifo::new("twice"));
-        let mut tasks = Tasks::new(LONG);
+        let mut tasks = Tasks::new(PATIENT);
         for client in [1, 2] {
             let add = line("add-lun", 4, &device);
             tasks.add(client, begun(&guest, &openers, &add));
@@ -276,7 +346,7 @@ mod tests {
     #[test]
     fn so_many_wait_at_most() {
         let (guest, openers, hung) = (guest(), openers(), Fifo::new("most"));
-        let mut tasks = Tasks::new(LONG);
+        let mut tasks = Tasks::new(PATIENT);
         let add = line("add-lun", 4, &hung);
         for _ in 0..MOST {
             assert!(tasks.add(1, begun(&guest, &openers, &add)).is_none());
@@ -291,7 +361,7 @@ mod tests {
     fn a_device_that_is_dirty_again_is_written_back_again() {
         let (guest, openers) = (guest(), openers());
         for (dirty, words) in [(3, "return"), (4, "is dirty")] {
-            let (device, mut tasks) = (Fifo::new("dirty"), Tasks::new(LONG));
+            let (device, mut tasks) = (Fifo::new("dirty"), Tasks::new(PATIENT));
             let finished = AtomicU32::new(0);
             let finish = move |_: &Guest, _| match finished.fetch_add(1, Relaxed) {
                 n if n < dirty => Err(Refusal {
@@ -314,7 +384,7 @@ mod tests {
     fn answer_after(command: &str, number: u32, meanwhile: impl FnOnce(&Guest)) -> String {
         let (guest, openers, device) = (guest(), openers(), Fifo::new("meanwhile"));
         insert(&guest, 3);
-        let mut tasks = Tasks::new(LONG);
+        let mut tasks = Tasks::new(PATIENT);
         let line = line(command, number, &device);
         tasks.add(1, begun(&guest, &openers, &line));
         meanwhile(&guest);
