@@ -19,7 +19,16 @@ use crate::signal::Signal;
 /// Devices that can be opened at once, those that never answer among them.
 pub const THREADS: usize = 8;
 /// So many of them lost devices, which nobody asks for: commands are to find a thread, too.
-pub const FOR_LOST: usize = THREADS / 2;
+const FOR_LOST: usize = THREADS / 2;
+
+/// What a device is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// A command.
+    Command,
+    /// A LUN whose device is lost.
+    Lost,
+}
 
 /// Why there are no threads.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +97,8 @@ pub struct Openers {
 
 /// What they have in common.
 struct Crew {
-    /// The devices that are being opened.
-    busy: Mutex<Vec<Number>>,
+    /// The devices that are being opened, and what for.
+    busy: Mutex<Vec<(Number, For)>>,
     done: Signal,
 }
 
@@ -174,14 +183,14 @@ impl Openers {
         &self.crew.done
     }
 
-    /// Begins to open a disk that is not attached yet, if fewer than `most` are being opened. If it is `open`, it only has
-    /// the page cache written back once more.
+    /// Begins to open a disk that is not attached yet, if there is a thread for it. If it is `open`, it only has the page
+    /// cache written back once more.
     pub fn begin(
         &self,
         inventory: &Inventory,
         disk: &Disk,
         open: Option<&Backing>,
-        most: usize,
+        what_for: For,
     ) -> Result<Opening, Error> {
         let number = match open {
             Some(backing) => backing.number,
@@ -189,7 +198,7 @@ impl Openers {
         };
         inventory.check(disk, number)?;
         let mut busy = lock(&self.crew.busy);
-        if busy.contains(&number) {
+        if busy.iter().any(|(other, _)| *other == number) {
             return Err(Error::Opening(disk.path.clone()));
         }
         let slot = Arc::new(Mutex::new(Slot::Awaited { open: false }));
@@ -199,12 +208,18 @@ impl Openers {
             open: open.cloned(),
             slot: slot.clone(),
         };
-        if busy.len() >= most || self.jobs.send(job).is_err() {
+        if is_full(&busy, what_for) || self.jobs.send(job).is_err() {
             return Err(Error::Full(disk.path.clone(), busy.len()));
         }
-        busy.push(number);
+        busy.push((number, what_for));
         Ok(Opening(slot))
     }
+}
+
+/// Whether there is no thread.
+fn is_full(busy: &[(Number, For)], what_for: For) -> bool {
+    let of_lost = busy.iter().filter(|(_, other)| *other == For::Lost);
+    busy.len() >= THREADS || what_for == For::Lost && of_lost.count() >= FOR_LOST
 }
 
 impl Job {
@@ -250,7 +265,7 @@ impl Crew {
             drop(outcome);
             busy = lock(&self.busy);
         }
-        busy.retain(|number| *number != job.number);
+        busy.retain(|(number, _)| *number != job.number);
     }
 }
 
@@ -343,15 +358,15 @@ pub mod tests {
         }
     }
 
-    fn begin(openers: &Openers, device: &Fifo, most: usize) -> Result<Opening, Error> {
-        openers.begin(&inventory(), &device.disk(), None, most)
+    fn begin(openers: &Openers, device: &Fifo, what_for: For) -> Result<Opening, Error> {
+        openers.begin(&inventory(), &device.disk(), None, what_for)
     }
 
     #[test]
     fn a_device_that_hangs_keeps_no_other() {
         let (openers, hung, well) = (openers(), Fifo::new("hung"), Fifo::new("well"));
-        let first = begin(&openers, &hung, THREADS).unwrap();
-        let second = begin(&openers, &well, THREADS).unwrap();
+        let first = begin(&openers, &hung, For::Command).unwrap();
+        let second = begin(&openers, &well, For::Command).unwrap();
         let _end = well.answers();
         assert!(until(|| second.take()).is_ok());
         assert!(second.take().is_none() && first.take().is_none());
@@ -363,11 +378,11 @@ pub mod tests {
     #[test]
     fn what_comes_too_late_is_closed() {
         let (openers, device) = (openers(), Fifo::new("late"));
-        drop(begin(&openers, &device, THREADS).unwrap());
-        let again = begin(&openers, &device, THREADS).err().unwrap();
+        drop(begin(&openers, &device, For::Command).unwrap());
+        let again = begin(&openers, &device, For::Command).err().unwrap();
         assert!(again.to_string().contains("being opened"), "{again}");
         device.answers_in_vain();
-        drop(until(|| begin(&openers, &device, THREADS).ok()));
+        drop(until(|| begin(&openers, &device, For::Command).ok()));
         device.answers_in_vain();
     }
 
@@ -378,17 +393,33 @@ pub mod tests {
         let devices: Vec<Fifo> = (0..=THREADS).map(new).collect();
         let (last, others) = devices.split_last().unwrap();
         for (n, device) in others.iter().enumerate() {
-            let begins = |most| begin(&openers, device, most).is_ok();
-            assert_eq!(begins(FOR_LOST), n < FOR_LOST, "{n}");
-            assert_eq!(begins(THREADS), n >= FOR_LOST, "{n}");
+            let begins = |what_for| begin(&openers, device, what_for).is_ok();
+            assert_eq!(begins(For::Lost), n < FOR_LOST, "{n}");
+            assert_eq!(begins(For::Command), n >= FOR_LOST, "{n}");
         }
-        let refused = begin(&openers, last, THREADS).err().unwrap();
+        let refused = begin(&openers, last, For::Command).err().unwrap();
         assert!(refused.to_string().contains("8 others"), "{refused}");
         let (one, others) = others.split_first().unwrap();
         one.answers_in_vain();
-        drop(until(|| begin(&openers, last, THREADS).ok()));
+        drop(until(|| begin(&openers, last, For::Command).ok()));
         others.iter().for_each(Fifo::answers_in_vain);
         last.answers_in_vain();
+    }
+
+    #[test]
+    fn commands_leave_threads_to_lost_devices() {
+        let openers = openers();
+        let new = |n| Fifo::new(&format!("left{n}"));
+        let devices: Vec<Fifo> = (0..THREADS).map(new).collect();
+        for (n, device) in devices.iter().enumerate() {
+            let what_for = if n < FOR_LOST {
+                For::Command
+            } else {
+                For::Lost
+            };
+            drop(begin(&openers, device, what_for).unwrap());
+        }
+        devices.iter().for_each(Fifo::answers_in_vain);
     }
 
     #[test]
@@ -417,7 +448,9 @@ pub mod tests {
             path: "/dev/null".into(),
             ..Disk::default()
         };
-        let opening = openers.begin(&inventory(), &null, None, THREADS).unwrap();
+        let opening = openers
+            .begin(&inventory(), &null, None, For::Command)
+            .unwrap();
         let outcome = until(|| opening.take());
         assert!(matches!(outcome, Err(backing::Error::Unknown(_))));
     }

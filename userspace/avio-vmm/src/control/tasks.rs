@@ -11,7 +11,7 @@ use super::commands::{chain, text, Outcomes, Refusal};
 use super::Guest;
 use crate::backing::Backing;
 use crate::inventory::Inventory;
-use crate::openers::{self, Openers, Opening};
+use crate::openers::{self, For, Openers, Opening};
 
 /// How long a device may take before its command is refused.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ impl Task {
     fn begin(&mut self, inventory: &Inventory, openers: &Openers) -> Result<(), openers::Error> {
         if self.opening.is_none() {
             let open = self.dirty.as_ref();
-            self.opening = Some(openers.begin(inventory, &self.disk, open, openers::THREADS)?);
+            self.opening = Some(openers.begin(inventory, &self.disk, open, For::Command)?);
             self.dirty = None;
         }
         Ok(())
@@ -198,7 +198,7 @@ mod tests {
     use crate::exit::Outcome;
     use crate::inventory::tests::lun;
     use crate::openers::tests::{openers, until, Fifo, SLOW};
-    use crate::openers::Openers;
+    use crate::openers::{Openers, THREADS};
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     const LONG: Duration = Duration::from_secs(100);
@@ -305,7 +305,7 @@ mod tests {
         let (guest, openers) = (guest(), openers());
         let mut tasks = Tasks::new(PATIENT);
         let new = |n| Fifo::new(&format!("turn{n}"));
-        let devices: Vec<Fifo> = (0..2 * openers::THREADS).map(new).collect();
+        let devices: Vec<Fifo> = (0..2 * THREADS).map(new).collect();
         for device in &devices {
             tasks.add(1, begun(&guest, &openers, &line("add-lun", 4, device)));
         }

@@ -12,7 +12,7 @@ use crate::backend;
 use crate::backing::{Facts, Look, Mark};
 use crate::hba::Hba;
 use crate::inventory::{self, Inventory, Lun, Place};
-use crate::openers::{self, Openers, Opening, Outcome};
+use crate::openers::{self, For, Openers, Opening, Outcome};
 
 /// Why the guest could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,7 @@ impl Search {
         if self.tried.contains(&place) {
             return;
         }
-        match openers.begin(inventory, &lun.disk, None, openers::FOR_LOST) {
+        match openers.begin(inventory, &lun.disk, None, For::Lost) {
             Ok(opening) => {
                 let mark = Some(lun.backing.mark());
                 self.openings.insert(place, (mark, opening));
@@ -286,7 +286,7 @@ mod tests {
             search.forget_found(&inventory);
             assert_eq!(search.openings.len(), 1);
         }
-        let again = openers.begin(&inventory, &device.disk(), None, openers::THREADS);
+        let again = openers.begin(&inventory, &device.disk(), None, For::Command);
         assert!(matches!(again, Err(openers::Error::Opening(_))));
         drop(search);
         device.answers_in_vain();
