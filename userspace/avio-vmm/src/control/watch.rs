@@ -64,19 +64,26 @@ pub fn look_at(guest: &Guest, inventory: &mut Inventory, place: Place) -> Result
 #[derive(Default)]
 pub struct Search {
     openings: BTreeMap<Place, (Option<Mark>, Opening)>,
-    /// Those that have had their turn since the last look.
+    /// Those that have had their turn.
     tried: BTreeSet<Place>,
 }
 
 impl Search {
-    /// Looks whether lost devices have come back themselves; those that have not get another turn.
+    /// Looks whether lost devices have come back themselves; those that have not get another turn when each has had one.
     pub fn look(&mut self, guest: &Guest) {
-        self.tried.clear();
         let mut inventory = guest.inventory.lock();
-        for place in places(&inventory, |lun| lun.lost) {
-            if can_be_told(guest, place) {
-                report(look_at(guest, &mut inventory, place));
-            }
+        let mut lost = places(&inventory, |lun| lun.lost);
+        lost.retain(|place| can_be_told(guest, *place));
+        for place in &lost {
+            report(look_at(guest, &mut inventory, *place));
+        }
+        self.next_round(&lost);
+    }
+
+    /// There are fewer threads than there may be lost devices: those that could not have one go before the others.
+    fn next_round(&mut self, lost: &[Place]) {
+        if lost.iter().all(|place| self.tried.contains(place)) {
+            self.tried.clear();
         }
     }
 
@@ -264,16 +271,20 @@ fn report(result: Result<(), Error>) {
 mod tests {
     use super::*;
     use crate::inventory::tests::{inventory, lun};
-    use crate::openers::tests::{openers, Fifo};
+    use crate::openers::tests::{openers, until, Fifo};
 
     const LUN: Place = (0, 4);
 
-    fn losing(device: &Fifo) -> Inventory {
-        let mut inventory = inventory();
+    fn lost(device: &Fifo) -> Lun {
         let mut lost = lun(1, "wwn 1", false);
         lost.disk = device.disk();
         lost.lost = true;
-        inventory.adapters[0].luns.insert(LUN.1, lost);
+        lost
+    }
+
+    fn losing(device: &Fifo) -> Inventory {
+        let mut inventory = inventory();
+        inventory.adapters[0].luns.insert(LUN.1, lost(device));
         inventory
     }
 
@@ -290,6 +301,26 @@ mod tests {
         assert!(matches!(again, Err(openers::Error::Opening(_))));
         drop(search);
         device.answers_in_vain();
+    }
+
+    #[test]
+    fn each_lost_device_gets_its_turn() {
+        let (openers, mut inventory, mut search) = (openers(), inventory(), Search::default());
+        let new = |n| Fifo::new(&format!("round{n}"));
+        let devices: Vec<Fifo> = (0..8).map(new).collect();
+        for (number, device) in (0..).zip(&devices) {
+            inventory.adapters[0].luns.insert(number, lost(device));
+        }
+        let all = places(&inventory, |_| true);
+        for round in [&devices[..4], &devices[4..], &devices[..4]] {
+            all.iter()
+                .for_each(|place| search.begin(&inventory, &openers, *place));
+            round.iter().for_each(|device| drop(device.answers()));
+            for place in std::mem::take(&mut search.openings).into_values() {
+                assert!(until(|| place.1.take()).is_ok());
+            }
+            search.next_round(&all);
+        }
     }
 
     #[test]
