@@ -45,6 +45,11 @@ impl Client {
         Some((self.stream.as_raw_fd(), events))
     }
 
+    /// Whether its last answer is yet to come.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
     /// Has the answer that was yet to come; [`Self::serve`] sends it.
     pub fn answer(&mut self, text: String) {
         self.waiting = false;

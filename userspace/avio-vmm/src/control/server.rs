@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::client::Client;
 use super::Wait;
 
-/// Most clients; if one more comes, the one goes that has been here longest.
+/// Most clients, beside those that wait for an answer; if one more comes, the one goes that has been here longest.
 const CLIENTS: usize = 16;
 
 /// Why there is no control socket.
@@ -81,7 +81,7 @@ impl Server {
     /// Does what there is to do, without waiting. `answer` is told a client's number and line; `None` for an answer that is
     /// yet to come.
     pub fn serve(&mut self, mut answer: impl FnMut(u64, &str) -> Option<String>) {
-        while self.clients.len() < 2 * CLIENTS {
+        while self.idle() < 2 * CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else {
                 break;
             };
@@ -90,10 +90,24 @@ impl Server {
                 self.next += 1;
             }
         }
-        let over = self.clients.len().saturating_sub(CLIENTS);
-        self.clients.drain(..over);
         self.clients
             .retain_mut(|(number, client)| client.serve(|line| answer(*number, line)));
+        // Who has waited has its answer by now.
+        let mut over = self.idle().saturating_sub(CLIENTS);
+        self.clients.retain(|(_, client)| {
+            let goes = over != 0 && !client.is_waiting();
+            over -= usize::from(goes);
+            !goes
+        });
+    }
+
+    /// How many clients wait for no answer. As many can wait as commands can.
+    fn idle(&self) -> usize {
+        let idle = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.is_waiting());
+        idle.count()
     }
 }
 
@@ -185,6 +199,25 @@ mod tests {
         drop((idle, last));
         server.serve(|_, _| Some("yes".into()));
         assert_eq!(server.clients.len(), 0);
+        drop(Name(path));
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_is_not_thrown_out() {
+        let path = path("waits");
+        let mut server = Server::new(&path).unwrap();
+        let mut first = ask(&path);
+        server.serve(|_, _| None);
+        let _idle: Vec<_> = (0..2 * CLIENTS)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        server.serve(|_, _| None);
+        assert_eq!(server.clients.len(), CLIENTS + 1);
+        server.answer(0, "yes".into());
+        server.serve(|_, _| None);
+        let mut text = [0; 4];
+        first.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"yes\n");
         drop(Name(path));
     }
 
