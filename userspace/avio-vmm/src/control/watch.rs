@@ -94,6 +94,7 @@ impl Search {
         self.forget_found(&inventory);
         for place in places(&inventory, |lun| lun.lost) {
             if !can_be_told(guest, place) {
+                self.close_ended(place);
                 continue;
             }
             match self.openings.get(&place).map(|(_, opening)| opening.take()) {
@@ -104,6 +105,15 @@ impl Search {
                     report(found(guest, &mut inventory, place, outcome));
                 }
             }
+        }
+    }
+
+    /// Closes a device that nobody can be told of now: its claim would keep others from it. It is opened again.
+    fn close_ended(&mut self, place: Place) {
+        let opening = self.openings.get(&place).map(|(_, opening)| opening);
+        if opening.and_then(Opening::take).is_some() {
+            self.openings.remove(&place);
+            self.tried.remove(&place);
         }
     }
 
@@ -272,6 +282,7 @@ mod tests {
     use super::*;
     use crate::inventory::tests::{inventory, lun};
     use crate::openers::tests::{openers, until, Fifo};
+    use std::io::Write;
 
     const LUN: Place = (0, 4);
 
@@ -320,6 +331,21 @@ mod tests {
                 assert!(until(|| place.1.take()).is_ok());
             }
             search.next_round(&all);
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_be_told_of_is_closed_and_opened_again() {
+        let (device, openers) = (Fifo::new("untold"), openers());
+        let (mut search, inventory) = (Search::default(), losing(&device));
+        for _ in 0..2 {
+            search.begin(&inventory, &openers, LUN);
+            let mut end = device.answers();
+            until(|| {
+                search.close_ended(LUN);
+                search.openings.is_empty().then_some(())
+            });
+            assert!(end.write_all(b"x").is_err());
         }
     }
 
