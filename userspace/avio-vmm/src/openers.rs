@@ -423,6 +423,16 @@ pub mod tests {
     }
 
     #[test]
+    fn what_is_open_is_only_written_back() {
+        let (openers, device) = (openers(), Fifo::new("open"));
+        let open = lun(5, "wwn 5", false).backing;
+        let opening = openers.begin(&inventory(), &device.disk(), Some(&open), For::Lost);
+        let opening = opening.unwrap();
+        let written = until(|| opening.take()).unwrap();
+        assert!(written.mark() == open.mark());
+    }
+
+    #[test]
     fn a_confined_thread_may_do_what_it_takes() {
         let ways = Ways {
             number: |_| Ok(Number { major: 1, minor: 3 }),

@@ -98,7 +98,7 @@ impl Search {
                 continue;
             }
             match self.openings.get(&place).map(|(_, opening)| opening.take()) {
-                None => self.begin(&inventory, openers, place),
+                None => self.begin(guest, &inventory, openers, place),
                 Some(None) => {}
                 Some(Some(outcome)) => {
                     self.openings.remove(&place);
@@ -124,14 +124,18 @@ impl Search {
             .retain(|place, (mark, _)| lost.contains(place) && inventory.mark(*place) == *mark);
     }
 
-    fn begin(&mut self, inventory: &Inventory, openers: &Openers, place: Place) {
+    fn begin(&mut self, guest: &Guest, inventory: &Inventory, openers: &Openers, place: Place) {
         let Some(lun) = inventory.adapters[place.0].luns.get(&place.1) else {
             return;
         };
         if self.tried.contains(&place) {
             return;
         }
-        match openers.begin(inventory, &lun.disk, None, For::Lost) {
+        // If it is there itself, and only the module has it no more, it has to be written back first.
+        let missing = guest.hbas.get(place.0).is_some_and(|hba| !hba.has(place.1));
+        let here = missing && lun.backing.look() != Look::Gone;
+        let open = here.then_some(&lun.backing);
+        match openers.begin(inventory, &lun.disk, open, For::Lost) {
             Ok(opening) => {
                 let mark = Some(lun.backing.mark());
                 self.openings.insert(place, (mark, opening));
@@ -190,8 +194,14 @@ pub fn remember_gates(guest: &Guest) {
     }
 }
 
-/// A device is there, and may be new in some way.
+/// A device is there, and may be new in some way. If the module has it no more, the search has it written back, and attached.
 fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Result<(), Error> {
+    if !hba.has(place.1) {
+        if let Some(lun) = lun_at(inventory, place) {
+            lun.lost = true;
+        }
+        return Ok(());
+    }
     let adapter = &mut inventory.adapters[place.0];
     let known = inventory.state.known(&adapter.id, place.1);
     let Some(lun) = adapter.luns.get_mut(&place.1) else {
@@ -208,12 +218,7 @@ fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Res
         return Ok(());
     };
     let before = std::mem::replace(&mut lun.backing.facts, facts.clone());
-    let told = if hba.has(place.1) {
-        hba.update(place.1, false, another_medium.then_some(foreign))
-    } else {
-        let gated = if another_medium { foreign } else { !was_known };
-        hba.attach(place.1, lun, gated)
-    };
+    let told = hba.update(place.1, false, another_medium.then_some(foreign));
     if let Err(error) = told {
         lun.backing.facts = before;
         return Err(error.into());
@@ -226,7 +231,7 @@ fn here(hba: &Hba, inventory: &mut Inventory, place: Place, facts: Facts) -> Res
     Ok(())
 }
 
-/// Another device is there under the name of a lost one.
+/// A device is there under the name of a lost one, or the lost one itself.
 fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) -> Result<(), Error> {
     let foreign = inventory.is_another(place, &found);
     if foreign {
@@ -272,14 +277,20 @@ fn lun_at(inventory: &mut Inventory, place: Place) -> Option<&mut Lun> {
 }
 
 fn report(result: Result<(), Error>) {
-    if let Err(error) = result {
-        tracing::warn!("{}", crate::error_chain(&error));
+    match result {
+        // Somebody keeps writing to it; it is tried again.
+        Err(Error::Module(error)) if error.is_dirty() => {
+            tracing::debug!("{}", crate::error_chain(&error));
+        }
+        Err(error) => tracing::warn!("{}", crate::error_chain(&error)),
+        Ok(()) => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::commands::tests::guest;
     use crate::inventory::tests::{inventory, lun};
     use crate::openers::tests::{openers, until, Fifo};
     use std::io::Write;
@@ -304,7 +315,7 @@ mod tests {
         let (device, openers) = (Fifo::new("lost"), openers());
         let (mut search, inventory) = (Search::default(), losing(&device));
         for _ in 0..2 {
-            search.begin(&inventory, &openers, LUN);
+            search.begin(&guest(), &inventory, &openers, LUN);
             search.forget_found(&inventory);
             assert_eq!(search.openings.len(), 1);
         }
@@ -325,7 +336,7 @@ mod tests {
         let all = places(&inventory, |_| true);
         for round in [&devices[..4], &devices[4..], &devices[..4]] {
             all.iter()
-                .for_each(|place| search.begin(&inventory, &openers, *place));
+                .for_each(|place| search.begin(&guest(), &inventory, &openers, *place));
             round.iter().for_each(|device| drop(device.answers()));
             for place in std::mem::take(&mut search.openings).into_values() {
                 assert!(until(|| place.1.take()).is_ok());
@@ -339,7 +350,7 @@ mod tests {
         let (device, openers) = (Fifo::new("untold"), openers());
         let (mut search, inventory) = (Search::default(), losing(&device));
         for _ in 0..2 {
-            search.begin(&inventory, &openers, LUN);
+            search.begin(&guest(), &inventory, &openers, LUN);
             let mut end = device.answers();
             until(|| {
                 search.close_ended(LUN);
@@ -354,7 +365,7 @@ mod tests {
         for exchanged in [false, true] {
             let (device, openers) = (Fifo::new("found"), openers());
             let (mut search, mut inventory) = (Search::default(), losing(&device));
-            search.begin(&inventory, &openers, LUN);
+            search.begin(&guest(), &inventory, &openers, LUN);
             let mut now = lun(2, "wwn 2", false);
             now.lost = true;
             match exchanged {
