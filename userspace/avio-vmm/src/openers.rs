@@ -192,14 +192,19 @@ impl Openers {
         open: Option<&Backing>,
         what_for: For,
     ) -> Result<Opening, Error> {
+        let (busy, path) = (&self.crew.busy, &disk.path);
+        // First, as the way to a device may lead through what hangs, too.
+        if is_full(&lock(busy), what_for) {
+            return Err(Error::Full(path.clone(), lock(busy).len()));
+        }
         let number = match open {
             Some(backing) => backing.number,
-            None => (self.ways.number)(&disk.path)?,
+            None => (self.ways.number)(path)?,
         };
         inventory.check(disk, number)?;
-        let mut busy = lock(&self.crew.busy);
+        let mut busy = lock(busy);
         if busy.iter().any(|(other, _)| *other == number) {
-            return Err(Error::Opening(disk.path.clone()));
+            return Err(Error::Opening(path.clone()));
         }
         let slot = Arc::new(Mutex::new(Slot::Awaited { open: false }));
         let job = Job {
@@ -208,8 +213,8 @@ impl Openers {
             open: open.cloned(),
             slot: slot.clone(),
         };
-        if is_full(&busy, what_for) || self.jobs.send(job).is_err() {
-            return Err(Error::Full(disk.path.clone(), busy.len()));
+        if self.jobs.send(job).is_err() {
+            return Err(Error::Full(path.clone(), busy.len()));
         }
         busy.push((number, what_for));
         Ok(Opening(slot))
