@@ -147,6 +147,11 @@ pub fn number(path: &Path) -> Result<Number, Error> {
     number_of(&metadata).ok_or_else(|| Error::NotBlock(path.into()))
 }
 
+/// The number of the disk that a device is, or is a partition of.
+pub fn whole_disk(number: Number) -> Number {
+    facts::whole(Path::new(SYS), number)
+}
+
 /// The number, if this is a block device.
 fn number_of(metadata: &Metadata) -> Option<Number> {
     let device = metadata.rdev();

@@ -51,7 +51,7 @@ pub enum Error {
     #[error(transparent)]
     Inventory(#[from] inventory::Error),
     /// It is being opened.
-    #[error("disk {0} is being opened already, and has not answered yet; try again when it has")]
+    #[error("disk {0}, or a partition of the same disk, is being opened or written back already; try again when that has ended")]
     Opening(PathBuf),
     /// All threads wait.
     #[error("disk {0} cannot be opened: {1} others are being opened and have not answered yet; have one of them answer or fail")]
@@ -73,6 +73,8 @@ pub type Outcome = Result<Backing, backing::Error>;
 pub struct Ways {
     /// The number of the device at a path, which the device is not asked for.
     pub number: fn(&Path) -> Result<Number, backing::Error>,
+    /// The number of the disk that it is a partition of.
+    pub whole: fn(Number) -> Number,
     /// Opens a device, which may wait for it.
     pub open: fn(&Disk, Number) -> Outcome,
     /// Has the page cache written back to it, which may, too.
@@ -83,6 +85,7 @@ impl Ways {
     /// Those of block devices. The module refuses one of which the page cache has something to write.
     pub const BLOCK: Self = Self {
         number: backing::number,
+        whole: backing::whole_disk,
         open: Backing::open,
         write_back: Backing::write_back,
     };
@@ -97,9 +100,16 @@ pub struct Openers {
 
 /// What they have in common.
 struct Crew {
-    /// The devices that are being opened, and what for.
-    busy: Mutex<Vec<(Number, For)>>,
+    busy: Mutex<Vec<Busy>>,
     done: Signal,
+}
+
+/// What a thread has to do with.
+struct Busy {
+    number: Number,
+    /// Of the whole disk until the device is open: the kernel has claims of one disk's partitions wait for each other.
+    claims: Number,
+    what_for: For,
 }
 
 struct Job {
@@ -202,8 +212,13 @@ impl Openers {
             None => (self.ways.number)(path)?,
         };
         inventory.check(disk, number)?;
+        let claims = match open {
+            Some(_) => number,
+            None => (self.ways.whole)(number),
+        };
         let mut busy = lock(busy);
-        if busy.iter().any(|(other, _)| *other == number) {
+        let bars = |other: &Busy| other.number == number || other.claims == claims;
+        if busy.iter().any(bars) {
             return Err(Error::Opening(path.clone()));
         }
         let slot = Arc::new(Mutex::new(Slot::Awaited { open: false }));
@@ -216,14 +231,18 @@ impl Openers {
         if self.jobs.send(job).is_err() {
             return Err(Error::Full(path.clone(), busy.len()));
         }
-        busy.push((number, what_for));
+        busy.push(Busy {
+            number,
+            claims,
+            what_for,
+        });
         Ok(Opening(slot))
     }
 }
 
 /// Whether there is no thread.
-fn is_full(busy: &[(Number, For)], what_for: For) -> bool {
-    let of_lost = busy.iter().filter(|(_, other)| *other == For::Lost);
+fn is_full(busy: &[Busy], what_for: For) -> bool {
+    let of_lost = busy.iter().filter(|busy| busy.what_for == For::Lost);
     busy.len() >= THREADS || what_for == For::Lost && of_lost.count() >= FOR_LOST
 }
 
@@ -250,12 +269,21 @@ impl Crew {
             };
             let open = job.open.take().map(Ok);
             let outcome = open.unwrap_or_else(|| (ways.open)(&job.disk, job.number));
+            self.release_claims(&job);
             if let (Ok(backing), true) = (&outcome, job.is_awaited()) {
                 (ways.write_back)(backing, &job.disk.path);
             }
             self.end(&job, outcome);
             self.done.raise();
         }
+    }
+
+    /// The device is open, or is not going to be: the other partitions of its disk need not wait any more.
+    fn release_claims(&self, job: &Job) {
+        let mut busy = lock(&self.busy);
+        let of_job = busy.iter_mut().filter(|busy| busy.number == job.number);
+        of_job.for_each(|busy| busy.claims = busy.number);
+        self.done.raise();
     }
 
     /// Leaves an outcome to who awaits it. If nobody does, the device is closed before it can be opened again.
@@ -270,7 +298,7 @@ impl Crew {
             drop(outcome);
             busy = lock(&self.busy);
         }
-        busy.retain(|(number, _)| *number != job.number);
+        busy.retain(|busy| busy.number != job.number);
     }
 }
 
@@ -330,11 +358,16 @@ pub mod tests {
 
     /// Openers of such devices.
     pub fn openers() -> Openers {
+        openers_of(|number| number)
+    }
+
+    fn openers_of(whole: fn(Number) -> Number) -> Openers {
         let ways = Ways {
             number: |path| {
                 let minor = metadata(path).unwrap().ino() as u32;
                 Ok(Number { major: 1, minor })
             },
+            whole,
             open: |disk, number| {
                 Ok(Backing {
                     file: Arc::new(File::open(&disk.path).unwrap()),
@@ -428,6 +461,20 @@ pub mod tests {
     }
 
     #[test]
+    fn partitions_of_a_disk_are_opened_one_after_the_other() {
+        let openers = openers_of(|_| Number { major: 1, minor: 0 });
+        let (first, second) = (Fifo::new(&format!("part-{SLOW}")), Fifo::new("beside"));
+        let _first = begin(&openers, &first, For::Command).unwrap();
+        let refused = begin(&openers, &second, For::Command).err().unwrap();
+        assert!(refused.to_string().contains("partition"), "{refused}");
+        let _end = first.answers();
+        // The first is still to be written back.
+        drop(until(|| begin(&openers, &second, For::Command).ok()));
+        second.answers_in_vain();
+        assert!(begin(&openers, &first, For::Command).is_err());
+    }
+
+    #[test]
     fn what_is_open_is_only_written_back() {
         let (openers, device) = (openers(), Fifo::new("open"));
         let open = lun(5, "wwn 5", false).backing;
@@ -441,6 +488,7 @@ pub mod tests {
     fn a_confined_thread_may_do_what_it_takes() {
         let ways = Ways {
             number: |_| Ok(Number { major: 1, minor: 3 }),
+            whole: |number| number,
             open: |disk, number| {
                 // What is asked of a device and of sysfs, and is not reached without one.
                 let file = Arc::new(File::open(&disk.path).unwrap());

@@ -80,6 +80,22 @@ impl Facts {
     }
 }
 
+/// The number of the disk that a partition is on; of anything else its own.
+pub fn whole(sys: &Path, number: Number) -> Number {
+    let Number { major, minor } = number;
+    let of_disk = || {
+        let node = canonicalize(sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
+        text(&node, "partition")?;
+        let device = text(node.parent()?, "dev")?;
+        let (major, minor) = device.split_once(':')?;
+        Some(Number {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
+    };
+    of_disk().unwrap_or(number)
+}
+
 /// An attribute, if it is there and not empty.
 fn text(node: &Path, attribute: &str) -> Option<String> {
     let text = read_to_string(node.join(attribute)).ok()?;
@@ -260,6 +276,21 @@ mod tests {
         let facts = facts("part", &part);
         assert_eq!(facts.identity.text, "wwn eui.0011223344556677 partition 1");
         assert_eq!((facts.wwn, facts.sectors, facts.sequence), ([0; 16], 64, 9));
+    }
+
+    #[test]
+    fn a_partition_is_on_a_disk() {
+        let (part, disk) = (Number { major: 8, minor: 1 }, Number { major: 8, minor: 0 });
+        let dev = ("dev", "8:0\n");
+        for (name, attributes, found) in [
+            ("on", &[dev, ("part/partition", "1\n")][..], disk),
+            ("whole", &[dev][..], part),
+            ("untold", &[("part/partition", "1\n")][..], part),
+        ] {
+            let sys = sysfs(name, attributes);
+            assert_eq!(whole(&sys, part), found, "{name}");
+            std::fs::remove_dir_all(sys).unwrap();
+        }
     }
 
     #[test]

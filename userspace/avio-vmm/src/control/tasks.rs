@@ -266,7 +266,10 @@ mod tests {
         assert!(text.contains("has not answered for 0.02 s"), "{text}");
         tasks.add(8, begun(&guest, &openers, &add));
         let (_, text) = first_answer(&mut tasks, &guest, &openers);
-        assert!(text.contains("is being opened already"), "{text}");
+        assert!(
+            text.contains("being opened or written back already"),
+            "{text}"
+        );
         assert!(tasks.pause().is_none());
         assert!(guest.inventory.lock().adapters[0].luns.is_empty());
         hung.answers_in_vain();
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn to_be_written_back_may_take_longer() {
-        let (guest, openers, slow) = (guest(), openers(), Fifo::new(SLOW));
+        let (guest, openers, slow) = (guest(), openers(), Fifo::new(&format!("written-{SLOW}")));
         insert(&guest, 3);
         let patience = |written| Patience {
             open: SHORT,
