@@ -6,7 +6,7 @@ use super::*;
 use crate::inventory::tests::{inventory, lun};
 use std::fs::{metadata, remove_file, File};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
@@ -31,7 +31,9 @@ impl Fifo {
 
     /// Answers, once it is being opened; the other end.
     pub fn answers(&self) -> File {
-        File::options().write(true).open(&self.0).unwrap()
+        let mut way = File::options();
+        way.write(true).custom_flags(libc::O_NONBLOCK);
+        until(|| way.open(&self.0).ok())
     }
 
     /// Answers, and sees whoever has opened it close it.
