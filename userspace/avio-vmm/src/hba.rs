@@ -4,7 +4,8 @@
 //!
 //! What changes a LUN holds the lock on the registers over the module's call, so that the module's state of a LUN and
 //! what the guest sees never come apart. Those calls are quick, but for the first try of a stop, which the guest has to wait
-//! for. The module takes no backing of which the host's page cache has something to write; that is done before, with no lock.
+//! for. The module takes no backing of which the host's page cache has something to write; that is done before, by a thread
+//! that has no lock, but for the guest's reset.
 //!
 //! Lock order: the inventory, a PCI function, its registers.
 
@@ -80,8 +81,8 @@ impl Hba {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches a LUN, of which the host's page cache has nothing to write; with its gate closed if it is `foreign` to the
-    /// guest.
+    /// Attaches a LUN, with its gate closed if it is `foreign` to the guest. One of which the host's page cache has something
+    /// to write is refused.
     pub fn attach(&self, number: u32, lun: &Lun, foreign: bool) -> Result<(), Error> {
         let mut registers = self.registers();
         let info = self.add(number, lun, foreign)?;

@@ -81,7 +81,8 @@ pub struct Inventory {
     pub turns: Arc<Turns>,
 }
 
-/// The inventory as threads share it. While the guest runs, nobody waits for a device with its lock; no vCPU thread takes it.
+/// The inventory as threads share it. While the guest runs, nobody waits for a device to be opened or written back with its
+/// lock; for what else may wait see docs/vmm.md, 4. No vCPU thread takes it.
 #[derive(Clone)]
 pub struct Shared(Arc<Mutex<Inventory>>);
 
