@@ -3,6 +3,8 @@
 docs/benchmarks.json, docs/benchmarks.md, docs/benchmarks-full.md and the plots beside them. `make bench BENCH=quick` measures only
 what the targets are about, and writes to build/bench instead.
 
+`tests/bench.py --missing` measures what such a run could not, and adds it.
+
 What cannot be measured is said, and then the command fails, after all else is written. A target that is missed is said, too, but
 is a result like another."""
 
@@ -70,19 +72,21 @@ def took_failure(line, results):
 
 def matrix(initrd, selection, ways, results):
     """All cells in one VM, added to the results."""
-    rows = results["rows"]
+    rows, run = results["rows"], {}
+    before = len(rows)
 
     def row(line):
         if took_failure(line, results):
             return
         if line.startswith("BENCH-RUN "):
-            results.update(json.loads(line.removeprefix("BENCH-RUN ")))
-            seconds = results["windows"] + CELL * results["cells"] + BOOT * results["boots"]
-            say(f"{results['cells']} cells, {results['boots']} guests, about {minutes(seconds)}")
+            run.update(json.loads(line.removeprefix("BENCH-RUN ")))
+            results["kernel"] = run["kernel"]
+            seconds = run["windows"] + CELL * run["cells"] + BOOT * run["boots"]
+            say(f"{run['cells']} cells, {run['boots']} guests, about {minutes(seconds)}")
         elif line.startswith("BENCH "):
             rows.append(json.loads(line.removeprefix("BENCH ")))
             what = "{way}, queues {queues}, LUNs {luns}: {load} {block}, depth {depth}: {iops:,.0f} I/Os a second"
-            say(f"{len(rows):4} of {results['cells']}  {what.format(**rows[-1])}")
+            say(f"{len(rows) - before:4} of {run['cells']}  {what.format(**rows[-1])}")
 
     inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", selection, *ways]
     result = vm.run(inside, "bench", cpus=2, timeout=LIMITS[selection], on_line=row, append=["kunit.autorun=0"])
@@ -93,7 +97,7 @@ def matrix(initrd, selection, ways, results):
         # What was measured is not lost, but nothing to publish either.
         kept = host.BUILD / "benchmarks-of-a-failed-run.json"
         kept.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        done = f"{len(rows)} of {results.get('cells', 'all')} cells are in {kept}"
+        done = f"{len(rows) - before} of {run.get('cells', 'all')} cells are in {kept}"
         raise Problem(f"the benchmark's VM: {result.failure()}; {done}; its log: {result.log}")
     if not rows:
         raise Problem(f"the benchmark's VM has measured nothing; its log: {result.log}")
@@ -132,7 +136,7 @@ def without_guest(results):
     counting(["/avio/tests/vm/bench_instructions.py"], "bench-instructions", row, timeout=600)
 
 
-def with_guest(results, initrd):
+def with_guest(results, initrd, more):
     """What an I/O costs in instructions, those of the guest and of whatever else runs included, and where they go."""
     rows, looked = results["counted"], profile.Profile()
 
@@ -148,17 +152,18 @@ def with_guest(results, initrd):
             rows.append(json.loads(line.removeprefix("BENCH ")))
             say("with a guest: {way}, LUNs {luns}, depth {depth}: {instructions:,.0f} instructions an I/O".format(**rows[-1]))
 
-    inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", "count"]
+    inside = ["/avio/tests/vm/bench.py", f"/avio/{initrd.relative_to(CHECKOUT)}", "count", *more]
     try:
         counting(inside, "bench-count", row, timeout=3600, qemu=profile.QEMU, append=["nokaslr"])
     finally:
-        whole = {row["depth"]: row["instructions"] for row in rows if (row["way"], row["luns"]) == (report.targets.AVIO, 1)}
+        whole = {row["depth"]: row["instructions"] for row in rows if (row["way"], row["luns"], row["round"]) == (report.targets.AVIO, 1, 1)}
         results["profile"] += looked.results(whole)
 
 
-def count(results, initrd):
-    """All that is counted in instructions. What fails does not keep the rest from being measured."""
-    for part in (lambda: without_guest(results), lambda: with_guest(results, initrd)):
+def count(results, initrd, more=()):
+    """All that is counted in instructions, or `more` says what. What fails does not keep the rest from being measured."""
+    parts = [lambda: with_guest(results, initrd, more)]
+    for part in parts if results["instructions"] else [lambda: without_guest(results), *parts]:
         try:
             part()
         except Exception as error:  # what fails here does not cost the rest
@@ -199,6 +204,7 @@ def main():
     parser = argparse.ArgumentParser(description="Measure AVIO beside its peers.")
     only = "only this way of I/O, without instructions; nothing is written then"
     parser.add_argument("--only", action="append", default=[], metavar="WAY", help=only)
+    parser.add_argument("--missing", action="store_true", help="only what the last run could not measure")
     args = parser.parse_args()
     selection = os.environ.get("BENCH") or "full"
     if selection not in report.FOLDERS:
@@ -214,8 +220,15 @@ def main():
         return say(report.cells(report.merged(results["rows"])))
     python = python_with_matplotlib()
     build.programs("The driver that plays a guest", "tests/driver")
-    count(results, initrd)
-    matrix(initrd, selection, [], results)
+    more = []
+    if args.missing:
+        results = report.kept(selection) | {"failed": []}
+        had = len(results["rows"]) + len(results["counted"])
+        more = ["--but", f"/avio/{(report.FOLDERS[selection] / report.DATA).relative_to(CHECKOUT)}"]
+    count(results, initrd, more)
+    matrix(initrd, selection, more, results)
+    if args.missing:
+        results["later"] = results.get("later", 0) + len(results["rows"]) + len(results["counted"]) - had
     report.keep(results)
     with host.Step("Plots"):
         if subprocess.run([python, PLOTS, selection], check=False).returncode:

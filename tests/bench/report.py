@@ -23,7 +23,8 @@ LOADS = {
 }
 SPARE = ["", " and one that runs no guests"]
 COUNTED = """4 KiB random reads, counted in a test machine with one processor that takes one virtual nanosecond for each
-instruction (QEMU's `-icount shift=0`): within a percent or so the figures are the same on every machine and in every run.
+instruction (QEMU's `-icount shift=0`): at depths 1 and 32 the figures are the same on every machine and in every run, within a
+percent or so. With 128 in flight they go by how often a worker sleeps; AVIO's are medians of three guests.
 Whatever is said of numbers of instructions holds for this one kernel and its configuration."""
 WITH_GUEST = """fio in a guest, with all that the I/O takes: the guest's own system calls and block layer, KVM's part, the way's
 own, QEMU's where it takes part, and the backing device. Guest and host share the one processor. KVM has to decode some
@@ -51,6 +52,7 @@ Timers run out with time, not with I/Os: the more I/Os a second, the fewer of th
 WHY_NOT_MANY = """128 LUNs: of an adapter, which bare host (one program on 128 disks), AVIO and vhost-scsi can have. QEMU's
   mptsas1068 takes 8 disks and its AHCI 6. Its virtio-blk is an adapter for each disk: 128 of them, each with rings
   and interrupts of its own, would be another thing"""
+LATER = ", but for {} cells that it lacked, which `tests/bench.py --missing` measured behind it"
 PLACE = ("way", "queues", "luns", "load", "block", "depth")
 COLUMNS = [("way", "way"), ("queues", "queues"), ("luns", "LUNs"), ("depth", "depth"), ("iops", "I/Os a second")]
 COLUMNS += [("exits", "VM exits"), ("doorbells", "doorbells"), ("interrupts", "interrupts")]
@@ -191,7 +193,7 @@ def instructions(results):
 
 {WITH_GUEST}
 
-{beyond(results["counted"], **crossings)}
+{beyond(merged(results["counted"]), **crossings)}
 
 ### Without a guest
 
@@ -249,7 +251,7 @@ def head(results, about):
 # Benchmarks
 
 Written by `{COMMANDS[results["selection"]]}` from [{DATA}]({DATA}); do not edit. All figures are from one run, one way
-after the other. {about}
+after the other{LATER.format(results["later"]) if results.get("later") else ""}. {about}
 
 - date: {results["date"]}
 - test machine: Linux {results["kernel"]}, {results["processors"]} processors{SPARE[results.get("spare", 0)]}, {results["accelerator"]}
@@ -312,10 +314,14 @@ def keep(results):
     (folder / DATA).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def kept(selection):
+    """The results that are kept."""
+    return json.loads((FOLDERS[selection] / DATA).read_text(encoding="utf-8"))
+
+
 def write(selection):
     """The reports of the results that are kept; the path of the one on the targets."""
-    folder = FOLDERS[selection]
-    results = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    folder, results = FOLDERS[selection], kept(selection)
     (folder / MAIN).write_text(main_text(results, folder), encoding="utf-8")
     if selection == "full":
         (folder / GRID).write_text(grid_text(results, folder), encoding="utf-8")

@@ -19,7 +19,8 @@ class Results:
 
     def __init__(self, results, number):
         self.rows, self.single = [row for row in results["rows"] if row["round"] == number], results.get("single", {})
-        self.without, self.counted = results.get("instructions", []), results.get("counted", [])
+        self.without = results.get("instructions", [])
+        self.counted = [row for row in results.get("counted", []) if row["round"] == number]
 
     def cell(self, way, depth, queues=1, luns=1, rows=None):
         """The row of 4 KiB random reads."""
