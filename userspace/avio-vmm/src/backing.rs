@@ -119,7 +119,11 @@ impl Backing {
     /// cache is not flushed: who has written there sees to that. If it fails, the module says whether the device can do
     /// without.
     pub fn write_back(&self, path: &Path) {
-        if let Err(error) = call::write_back(&self.file) {
+        // An error of before is told once, first, instead of writing.
+        for _ in 0..2 {
+            let Err(error) = call::write_back(&self.file) else {
+                return;
+            };
             let path = path.display();
             tracing::warn!("cannot write back the page cache of {path}: {error}");
         }

@@ -5,7 +5,7 @@
 //! What changes a LUN holds the lock on the registers over the module's call, so that the module's state of a LUN and
 //! what the guest sees never come apart. Those calls are quick, but for the first try of a stop, which the guest has to wait
 //! for. The module takes no backing of which the host's page cache has something to write; that is done before, by a thread
-//! that has no lock, but for the guest's reset.
+//! that has no lock, but for the start and the guest's reset.
 //!
 //! Lock order: the inventory, a PCI function, its registers.
 

@@ -255,12 +255,21 @@ impl Inventory {
     }
 
     /// The same for what takes the place of a LUN's backing: one without a name of its own is another as soon as it is
-    /// another device.
+    /// another device. The backing itself is what it was, even if it looks different: it has another size, or its image
+    /// another name.
     pub fn is_another(&self, place: Place, new: &Lun) -> bool {
         let facts = &new.backing.facts;
         let old = self.adapters[place.0].luns.get(&place.1);
-        let same = old.is_some_and(|old| old.backing.facts.sequence == facts.sequence);
-        !(facts.identity.own || same) || self.is_foreign(place.0, place.1, new)
+        let same = old.filter(|old| old.backing.facts.sequence == facts.sequence);
+        match same {
+            Some(old) if old.backing.mark() == new.backing.mark() => {
+                self.is_foreign(place.0, place.1, old)
+            }
+            _ => {
+                let nameless = !facts.identity.own && same.is_none();
+                nameless || self.is_foreign(place.0, place.1, new)
+            }
+        }
     }
 
     /// The guest does not know what a LUN's backing is going to be, until it says so, even if nothing but that tells it
@@ -276,131 +285,4 @@ impl Inventory {
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-    use crate::backing::Identity;
-    use std::fs::File;
-
-    pub fn lun(minor: u32, identity: &str, shared: bool) -> Lun {
-        let facts = Facts {
-            identity: Identity {
-                text: identity.into(),
-                own: true,
-            },
-            serial: "OWN".into(),
-            wwn: [0; 16],
-            scsi: false,
-            sequence: 1,
-            sectors: 8,
-        };
-        let disk = Disk {
-            path: "/dev/x".into(),
-            shared,
-            ..Disk::default()
-        };
-        Lun {
-            disk,
-            backing: Backing {
-                file: Arc::new(File::open("/dev/null").unwrap()),
-                number: Number { major: 7, minor },
-                facts,
-            },
-            cgroup: None,
-            lost: false,
-        }
-    }
-
-    pub fn inventory() -> Inventory {
-        let adapter = plan::Adapter {
-            id: "a".into(),
-            queues: 1,
-            weight: None,
-            without: 0,
-            disks: BTreeMap::new(),
-        };
-        Inventory::open(vec![adapter], State::volatile(), None).unwrap()
-    }
-
-    #[test]
-    fn s12_a_disk_is_foreign_where_the_guest_knows_another() {
-        let mut inventory = inventory();
-        let (first, second) = (lun(0, "wwn 1", false), lun(1, "wwn 2", false));
-        assert!(!inventory.is_foreign(0, 4, &first), "the guest knows none");
-        inventory.meet(0, 4, &first);
-        inventory.meet(0, 4, &second);
-        assert!(!inventory.is_foreign(0, 4, &first));
-        assert!(inventory.is_foreign(0, 4, &second));
-        assert!(!inventory.is_foreign(0, 5, &second), "another place");
-    }
-
-    #[test]
-    fn s12_a_nameless_disk_is_another_when_the_device_is() {
-        let mut inventory = inventory();
-        let like = |own, sequence| {
-            let mut lun = lun(0, "device 7:0 of 8 sectors", false);
-            lun.backing.facts.identity.own = own;
-            lun.backing.facts.sequence = sequence;
-            lun
-        };
-        inventory.meet(0, 4, &like(false, 1));
-        inventory.adapters[0].luns.insert(4, like(false, 1));
-        assert!(!inventory.is_another((0, 4), &like(false, 1)));
-        assert!(inventory.is_another((0, 4), &like(false, 2)));
-        assert!(
-            !inventory.is_another((0, 4), &like(true, 2)),
-            "it has a name"
-        );
-    }
-
-    #[test]
-    fn s12_a_doubt_lasts_until_the_guest_knows() {
-        let mut inventory = inventory();
-        let disk = lun(0, "device 7:0 of 8 sectors", false);
-        inventory.meet(0, 4, &disk);
-        assert!(!inventory.is_foreign(0, 4, &disk));
-        assert!(inventory.doubt((0, 4), &disk.backing.facts).unwrap());
-        assert!(inventory.is_foreign(0, 4, &disk));
-        assert!(!inventory.doubt((0, 4), &disk.backing.facts).unwrap());
-        let text = &disk.backing.facts.identity.text;
-        inventory.state.know("a", 4, text).unwrap();
-        assert!(!inventory.is_foreign(0, 4, &disk));
-    }
-
-    #[test]
-    fn s12_a_disk_that_went_away_while_it_was_opened_is_not_taken() {
-        let gone = lun(1, "wwn 1", false);
-        let error = inventory().adopt((0, 4), gone.disk, gone.backing).err();
-        let text = error.unwrap().to_string();
-        assert!(text.contains("disk /dev/x went away"), "{text}");
-    }
-
-    #[test]
-    fn a_weight_without_cgroups_is_refused() {
-        let error = inventory().weigh(0, None, 7).unwrap_err();
-        assert!(error.to_string().contains("--cgroup"));
-    }
-
-    #[test]
-    fn s9_one_device_twice_is_found_unless_both_are_shared() {
-        let mut inventory = inventory();
-        let luns = &mut inventory.adapters[0].luns;
-        luns.insert(3, lun(0, "x", false));
-        luns.insert(4, lun(1, "y", true));
-        let found = |minor, shared| {
-            let number = Number { major: 7, minor };
-            inventory.taken(number, shared).map(|(_, number)| number)
-        };
-        assert_eq!(found(0, true), Some(3));
-        assert_eq!(found(1, false), Some(4));
-        assert_eq!(found(1, true), None);
-        assert_eq!(found(2, false), None);
-    }
-
-    #[test]
-    fn a_serial_number_that_was_given_hides_the_devices_own() {
-        let mut lun = lun(0, "x", false);
-        assert_eq!(lun.serial(), "OWN");
-        lun.disk.serial = Some("GIVEN".into());
-        assert_eq!(lun.serial(), "GIVEN");
-    }
-}
+pub mod tests;

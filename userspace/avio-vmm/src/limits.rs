@@ -6,8 +6,9 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 
 use crate::plan::Adapter;
 
-/// Descriptors beside those of adapters: standard streams, KVM, processors, sockets, guest memory, room for more disks.
-const OTHERS: u64 = 128;
+/// Descriptors beside those of adapters: standard streams, KVM, processors, sockets, guest memory, clients and commands that
+/// wait, disks that are being opened, room for more of them.
+const OTHERS: u64 = 256;
 
 /// Raises the limits for these adapters.
 ///
@@ -63,12 +64,12 @@ mod tests {
         };
         let adapters = [adapter];
         let needed = needed_files(&adapters, false);
-        assert_eq!(needed, 338);
-        assert_eq!(needed_files(&adapters, true), 538);
-        assert!(check_files(needed, 338).is_ok());
-        assert!(check_files(needed, 337)
+        assert_eq!(needed, 466);
+        assert_eq!(needed_files(&adapters, true), 666);
+        assert!(check_files(needed, 466).is_ok());
+        assert!(check_files(needed, 465)
             .unwrap_err()
-            .contains("ulimit -n 338"));
+            .contains("ulimit -n 466"));
     }
 
     #[test]

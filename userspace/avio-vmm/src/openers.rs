@@ -146,9 +146,12 @@ impl Opening {
         }
     }
 
-    /// Whether the device has been opened, and is written back.
+    /// Whether the device has been opened, and is written back, or all has ended since somebody looked for the outcome.
     pub fn is_open(&self) -> bool {
-        matches!(*lock(&self.0), Slot::Awaited { open: true })
+        matches!(
+            *lock(&self.0),
+            Slot::Awaited { open: true } | Slot::Ended(_)
+        )
     }
 }
 
@@ -221,7 +224,8 @@ impl Openers {
         if busy.iter().any(bars) {
             return Err(Error::Opening(path.clone()));
         }
-        let slot = Arc::new(Mutex::new(Slot::Awaited { open: false }));
+        let open_already = open.is_some();
+        let slot = Arc::new(Mutex::new(Slot::Awaited { open: open_already }));
         let job = Job {
             disk: disk.clone(),
             number,

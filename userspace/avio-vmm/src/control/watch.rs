@@ -9,7 +9,7 @@ use avio_abi::pci::state;
 
 use super::Guest;
 use crate::backend;
-use crate::backing::{Facts, Look, Mark};
+use crate::backing::{Backing, Facts, Look, Mark};
 use crate::hba::Hba;
 use crate::inventory::{self, Inventory, Lun, Place};
 use crate::openers::{self, For, Openers, Opening, Outcome};
@@ -66,6 +66,8 @@ pub struct Search {
     openings: BTreeMap<Place, (Option<Mark>, Opening)>,
     /// Those that have had their turn.
     tried: BTreeSet<Place>,
+    /// Those that wait for another opening of their disk, and have their turn behind it.
+    barred: BTreeSet<Place>,
 }
 
 impl Search {
@@ -80,9 +82,14 @@ impl Search {
         self.next_round(&lost);
     }
 
-    /// There are fewer threads than there may be lost devices: those that could not have one go before the others.
+    /// There are fewer threads than there may be lost devices: those that could not have one go before the others. Nobody
+    /// waits for those that hang.
     fn next_round(&mut self, lost: &[Place]) {
-        if lost.iter().all(|place| self.tried.contains(place)) {
+        let had = |place| {
+            let waits = self.openings.contains_key(place) || self.barred.contains(place);
+            waits || self.tried.contains(place)
+        };
+        if lost.iter().all(had) {
             self.tried.clear();
         }
     }
@@ -128,20 +135,30 @@ impl Search {
         let Some(lun) = inventory.adapters[place.0].luns.get(&place.1) else {
             return;
         };
+        self.barred.remove(&place);
         if self.tried.contains(&place) {
             return;
         }
         // If it is there itself, and only the module has it no more, it has to be written back first.
         let missing = guest.hbas.get(place.0).is_some_and(|hba| !hba.has(place.1));
-        let here = missing && lun.backing.look() != Look::Gone;
-        let open = here.then_some(&lun.backing);
-        match openers.begin(inventory, &lun.disk, open, For::Lost) {
+        let open = match missing.then(|| lun.backing.look()) {
+            Some(Look::Here(facts)) => Some(Backing {
+                facts,
+                ..lun.backing.clone()
+            }),
+            _ => None,
+        };
+        match openers.begin(inventory, &lun.disk, open.as_ref(), For::Lost) {
             Ok(opening) => {
                 let mark = Some(lun.backing.mark());
                 self.openings.insert(place, (mark, opening));
             }
             // When others have ended.
             Err(openers::Error::Full(..)) => return,
+            Err(openers::Error::Opening(_)) => {
+                self.barred.insert(place);
+                return;
+            }
             Err(error) => tracing::trace!("{}", crate::error_chain(&error)),
         }
         self.tried.insert(place);
@@ -251,6 +268,9 @@ fn come_back(hba: &Hba, inventory: &mut Inventory, place: Place, found: Lun) -> 
             ""
         }
     );
+    if !foreign {
+        know(inventory, place, &found.backing.facts.identity.text);
+    }
     inventory.adapters[place.0].luns.insert(place.1, found);
     Ok(())
 }
@@ -288,93 +308,4 @@ fn report(result: Result<(), Error>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::commands::tests::guest;
-    use crate::inventory::tests::{inventory, lun};
-    use crate::openers::tests::{openers, until, Fifo};
-    use std::io::Write;
-
-    const LUN: Place = (0, 4);
-
-    fn lost(device: &Fifo) -> Lun {
-        let mut lost = lun(1, "wwn 1", false);
-        lost.disk = device.disk();
-        lost.lost = true;
-        lost
-    }
-
-    fn losing(device: &Fifo) -> Inventory {
-        let mut inventory = inventory();
-        inventory.adapters[0].luns.insert(LUN.1, lost(device));
-        inventory
-    }
-
-    #[test]
-    fn what_comes_in_the_place_of_a_lost_device_is_opened_once() {
-        let (device, openers) = (Fifo::new("lost"), openers());
-        let (mut search, inventory) = (Search::default(), losing(&device));
-        for _ in 0..2 {
-            search.begin(&guest(), &inventory, &openers, LUN);
-            search.forget_found(&inventory);
-            assert_eq!(search.openings.len(), 1);
-        }
-        let again = openers.begin(&inventory, &device.disk(), None, For::Command);
-        assert!(matches!(again, Err(openers::Error::Opening(_))));
-        drop(search);
-        device.answers_in_vain();
-    }
-
-    #[test]
-    fn each_lost_device_gets_its_turn() {
-        let (openers, mut inventory, mut search) = (openers(), inventory(), Search::default());
-        let new = |n| Fifo::new(&format!("round{n}"));
-        let devices: Vec<Fifo> = (0..8).map(new).collect();
-        for (number, device) in (0..).zip(&devices) {
-            inventory.adapters[0].luns.insert(number, lost(device));
-        }
-        let all = places(&inventory, |_| true);
-        for round in [&devices[..4], &devices[4..], &devices[..4]] {
-            all.iter()
-                .for_each(|place| search.begin(&guest(), &inventory, &openers, *place));
-            round.iter().for_each(|device| drop(device.answers()));
-            for place in std::mem::take(&mut search.openings).into_values() {
-                assert!(until(|| place.1.take()).is_ok());
-            }
-            search.next_round(&all);
-        }
-    }
-
-    #[test]
-    fn what_nobody_can_be_told_of_is_closed_and_opened_again() {
-        let (device, openers) = (Fifo::new("untold"), openers());
-        let (mut search, inventory) = (Search::default(), losing(&device));
-        for _ in 0..2 {
-            search.begin(&guest(), &inventory, &openers, LUN);
-            let mut end = device.answers();
-            until(|| {
-                search.close_ended(LUN);
-                search.openings.is_empty().then_some(())
-            });
-            assert!(end.write_all(b"x").is_err());
-        }
-    }
-
-    #[test]
-    fn what_is_lost_no_more_is_not_looked_for() {
-        for exchanged in [false, true] {
-            let (device, openers) = (Fifo::new("found"), openers());
-            let (mut search, mut inventory) = (Search::default(), losing(&device));
-            search.begin(&guest(), &inventory, &openers, LUN);
-            let mut now = lun(2, "wwn 2", false);
-            now.lost = true;
-            match exchanged {
-                true => drop(inventory.adapters[0].luns.insert(LUN.1, now)),
-                false => lun_at(&mut inventory, LUN).unwrap().lost = false,
-            }
-            search.forget_found(&inventory);
-            assert!(search.openings.is_empty());
-            device.answers_in_vain();
-        }
-    }
-}
+mod tests;

@@ -176,7 +176,10 @@ fn what_is_open_is_only_written_back() {
     let open = lun(5, "wwn 5", false).backing;
     let opening = openers.begin(&inventory(), &device.disk(), Some(&open), For::Lost);
     let opening = opening.unwrap();
-    let written = until(|| opening.take()).unwrap();
+    assert!(opening.is_open());
+    until(|| matches!(*lock(&opening.0), Slot::Ended(_)).then_some(()));
+    assert!(opening.is_open());
+    let written = opening.take().unwrap().unwrap();
     assert!(written.mark() == open.mark());
 }
 

@@ -170,27 +170,46 @@ fn so_many_wait_at_most() {
     hung.answers_in_vain();
 }
 
+/// A command whose device is dirty so many times.
+fn begun_dirty(guest: &Guest, openers: &Openers, device: &Fifo, times: u32) -> Task {
+    let finished = AtomicU32::new(0);
+    let finish = move |_: &Guest, _| match finished.fetch_add(1, Relaxed) {
+        n if n < times => Err(Refusal {
+            text: "it is dirty".into(),
+            dirty: true,
+        }),
+        _ => Ok(Value::Null),
+    };
+    let inventory = guest.inventory.lock();
+    Task::new(&inventory, openers, &device.disk(), Box::new(finish)).unwrap()
+}
+
 #[test]
 fn a_device_that_is_dirty_again_is_written_back_again() {
     let (guest, openers) = (guest(), openers());
     for (dirty, words) in [(3, "return"), (4, "is dirty")] {
         let (device, mut tasks) = (Fifo::new("dirty"), Tasks::new(PATIENT));
-        let finished = AtomicU32::new(0);
-        let finish = move |_: &Guest, _| match finished.fetch_add(1, Relaxed) {
-            n if n < dirty => Err(Refusal {
-                text: "it is dirty".into(),
-                dirty: true,
-            }),
-            _ => Ok(Value::Null),
-        };
-        let inventory = guest.inventory.lock();
-        let task = Task::new(&inventory, &openers, &device.disk(), Box::new(finish));
-        drop(inventory);
-        tasks.add(1, task.unwrap());
+        tasks.add(1, begun_dirty(&guest, &openers, &device, dirty));
         drop(device.answers());
         let (_, text) = first_answer(&mut tasks, &guest, &openers);
         assert!(text.contains(words), "{text}");
     }
+}
+
+#[test]
+fn a_device_that_is_open_has_the_longer_time_for_each_write_back() {
+    let (guest, openers, slow) = (guest(), openers(), Fifo::new(&format!("again-{SLOW}")));
+    let mut tasks = Tasks::new(Patience {
+        open: SHORT,
+        ..PATIENT
+    });
+    tasks.add(1, begun_dirty(&guest, &openers, &slow, WRITE_BACKS));
+    let end = slow.answers();
+    std::thread::sleep(2 * SHORT);
+    drop(end);
+    until(|| tasks.waiting[0].2.is_open().then_some(()));
+    let (_, text) = first_answer(&mut tasks, &guest, &openers);
+    assert!(text.contains("return"), "{text}");
 }
 
 /// The answer to a command whose device answers when something else was done.
