@@ -176,11 +176,21 @@ fn what_is_open_is_only_written_back() {
     let open = lun(5, "wwn 5", false).backing;
     let opening = openers.begin(&inventory(), &device.disk(), Some(&open), For::Lost);
     let opening = opening.unwrap();
-    assert!(opening.is_open());
     until(|| matches!(*lock(&opening.0), Slot::Ended(_)).then_some(()));
     assert!(opening.is_open());
     let written = opening.take().unwrap().unwrap();
     assert!(written.mark() == open.mark());
+}
+
+#[test]
+fn what_is_open_is_so_before_a_thread_has_it() {
+    let (mut openers, device) = (openers(), Fifo::new("before"));
+    let (jobs, _nobody_has_them) = channel();
+    openers.jobs = jobs;
+    let open = lun(5, "wwn 5", false).backing;
+    let begin = |open| openers.begin(&inventory(), &device.disk(), open, For::Command);
+    assert!(begin(Some(&open)).unwrap().is_open());
+    assert!(!begin(None).unwrap().is_open());
 }
 
 #[test]
