@@ -108,9 +108,10 @@ fn exits(env: &Env) -> Result<Outcome> {
     let mut owner = Victim::owner(device.path(), &adapter)?;
     let held = device.suspend()?;
     // The owner waits for all that it has sent; the device stands still before some of them, or all.
-    wait_for("requests in flight", || {
-        Ok(adapter.queue(0)?.in_flight != 0)
-    })?;
+    wait_for(
+        "requests in flight",
+        || Ok(adapter.queue(0)?.in_flight != 0),
+    )?;
     owner.kill()?;
     wait_for("the owner is gone", || owner.is_gone())?;
     let kept = pinned()?;
