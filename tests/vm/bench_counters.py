@@ -7,10 +7,9 @@ import os
 import time
 from pathlib import Path
 
-from common import COUNTERS, counters, sh
+from common import COUNTERS, TRACING, counters, sh
 
 KVM = Path("/sys/kernel/debug/kvm")
-TRACING = Path("/sys/kernel/tracing")
 # KVM calls it for each guest access that is bound to an eventfd, and so for each doorbell that does not go to the VMM.
 IOEVENTFD = "ioeventfd_write"
 # What avio_host counts of its queues that is of use for each I/O (docs/vmm.md, 7).

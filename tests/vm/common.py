@@ -22,6 +22,7 @@ MODULES = CHECKOUT / "build" / FLAVOUR
 HOST_MODULE = MODULES / "rust/avio_host/avio_host.ko"
 DEVICE = Path("/dev/avio-stor")
 COUNTERS = Path("/sys/kernel/debug/avio_host")
+TRACING = Path("/sys/kernel/tracing")
 # Everything is slower under emulation, and slower again under KASAN.
 PATIENCE = 4 if "debug" in (FLAVOUR, os.environ.get("AVIO_GUEST_FLAVOUR")) else 1
 
@@ -140,6 +141,14 @@ def wait_for(condition, seconds, what, more=str):
         time.sleep(0.05)
 
 
+def claimable(device):
+    """Whether nobody has a device for himself."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(device, os.O_RDWR | os.O_EXCL))
+        return True
+    return False
+
+
 def loop(size_mib, name, *options):
     """A loop device over a new file in memory; the device and the file."""
     path = Path("/tmp") / name
@@ -164,14 +173,13 @@ def counters():
 
 def exits():
     """The last of what made guests' processors exit within half a second, if this kernel traces that."""
-    tracing = Path("/sys/kernel/tracing")
-    switch = tracing / "events/kvm/kvm_exit/enable"
+    switch = TRACING / "events/kvm/kvm_exit/enable"
     if not os.access(switch, os.W_OK):
         return ""
     switch.write_text("1", encoding="ascii")
     time.sleep(0.5)
     switch.write_text("0", encoding="ascii")
-    lines = [line for line in (tracing / "trace").read_text(encoding="ascii").splitlines() if "kvm_exit:" in line]
+    lines = [line for line in (TRACING / "trace").read_text(encoding="ascii").splitlines() if "kvm_exit:" in line]
     return f"{len(lines)} exits: " + " / ".join(line.split("kvm_exit: ")[1] for line in lines[-8:])
 
 

@@ -2,7 +2,6 @@
 """In the VM: every kind of backing behind LUNs, many LUNs, several adapters, polled queues, and cgroups.
 Argument: the guest's initramfs."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import cgroups
 from backings import dm, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions, sectors, test_disk
-from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
+from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
 from lifecycle import addresses, crowded, replaced, slow, stopping
 from machine import STATE, Machine
 from sizes import from_huge_pages, writes
@@ -63,9 +62,7 @@ def each_kind():
         taken = subprocess.run(["sfdisk", "--wipe", "never", "-q", backings["whole-disk"]], input="label: gpt\n", text=True, check=False, capture_output=True)
         check(taken.returncode, "another program partitioned a disk that a guest has")
         for path in (*backings.values(), "/dev/parted", "/dev/below"):
-            with contextlib.suppress(OSError):
-                os.close(os.open(path, os.O_RDWR | os.O_EXCL))
-                check(False, f"another program could claim {path}")
+            check(not claimable(path), f"another program could claim {path}")
         line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD, "--disk", f"path={backings['partition']}"]
         done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
         check(done.returncode and backings["partition"] in done.stderr, f"a second VMM ended with {done.returncode} and {done.stderr[-300:]!r}")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from common import (
-    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
+    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, claimable, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
 )  # fmt: skip
 from machine import SOCKET, STATE, Machine, requests_of
 
@@ -131,14 +131,6 @@ def pinned():
     Path("/proc/sys/vm/stat_refresh").read_text(encoding="ascii")
     counts = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
     return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
-
-
-def claimable(device):
-    """Whether nobody has a device for himself."""
-    with contextlib.suppress(OSError):
-        os.close(os.open(device, os.O_RDWR | os.O_EXCL))
-        return True
-    return False
 
 
 def freed(pins, devices, when):

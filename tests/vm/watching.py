@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from backings import dm, null_blk, remove_dm, remove_null_blk
-from common import BIN, COUNTERS, case, check, equal, sh, wait_for
+from common import BIN, COUNTERS, TRACING, case, check, equal, sh, wait_for
 from machine import SOCKET, lun_stats, told
 
 
@@ -76,8 +76,6 @@ def both_sides(guest, control):
         remove_null_blk("whole")
 
 
-# Where the kernel's tracing is, on either side.
-TRACING = Path("/sys/kernel/tracing")
 EVENT = re.compile(r"(\d+): (avio_\w+): .*queue=(\d+) tag=(\d+)(?: lun=(\d+) (\w+))?")
 
 
@@ -105,9 +103,9 @@ def traced(guest, control):
     with case("storage:trace-of-both-sides"):
         disk = guest.disk_of(1)
         with traced_host():
-            # Another clock empties the trace.
             guest.do(f"mount -t tracefs tracefs {TRACING} 2>/dev/null; cd {TRACING} && echo x86-tsc >trace_clock && echo 1 >events/avio_stor/enable")
             guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=24 iflag=direct; dd if=/dev/zero of=/dev/{disk} bs=4k count=8 oflag=direct")
+            # Another clock empties the trace.
             inside = guest.do(f"cd {TRACING} && echo 0 >events/avio_stor/enable && cat trace && echo local >trace_clock")
             outside = (TRACING / "trace").read_text(encoding="ascii")
         [offset] = Path("/sys/kernel/debug/kvm").glob("*/vcpu0/tsc-offset")

@@ -107,11 +107,15 @@ fn exits(env: &Env) -> Result<Outcome> {
     let adapter = Adapter::open()?;
     let mut owner = Victim::owner(device.path(), &adapter)?;
     let held = device.suspend()?;
-    // The owner waits for all that it has sent; the device stands still before some of them, or all.
-    wait_for(
-        "requests in flight",
-        || Ok(adapter.queue(0)?.in_flight != 0),
-    )?;
+    // The owner waits for all that it has sent; the device stands still before some of them, or all. What was on its way then
+    // ends yet.
+    let mut last = adapter.queue(0)?;
+    wait_for("requests that stay in flight", || {
+        std::thread::sleep(SILENCE);
+        let before = std::mem::replace(&mut last, adapter.queue(0)?);
+        let same = (before.requests, before.in_flight) == (last.requests, last.in_flight);
+        Ok(same && last.in_flight != 0)
+    })?;
     owner.kill()?;
     wait_for("the owner is gone", || owner.is_gone())?;
     let kept = pinned()?;
