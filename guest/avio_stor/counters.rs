@@ -14,10 +14,9 @@ use core::array::from_fn;
 use kernel::alloc::KVVec;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::time::NSEC_PER_SEC;
 
-/// After so many seconds what was said of a LUN's slow requests is said again.
-const CALM_S: u64 = 600;
+/// After so many nanoseconds what was said of a LUN's slow requests is said again.
+const CALM_NS: u64 = 600_000_000_000;
 
 /// A number that grows, until the administrator clears it.
 pub(crate) struct Counter(Atomic<u64>);
@@ -64,7 +63,7 @@ struct LunCounters {
     latency: [Counter; LATENCY_CLASSES],
     /// The most often that the time of one request ran out. Nobody clears it.
     latest: Atomic<u32>,
-    /// When that was said, in seconds.
+    /// When that was said, in nanoseconds.
     told: Atomic<u64>,
 }
 
@@ -129,14 +128,14 @@ impl Counters {
         counter.inspect(|counter| counter.add(1));
     }
 
-    /// The time of a request of a LUN has run out so often; whether that is more than of any in the last [`CALM_S`] seconds. The
+    /// The time of a request of a LUN has run out so often; whether that is more than of any in the last [`CALM_NS`]. The
     /// block layer lets the time of a disk's requests run out one by one.
     pub(crate) fn is_latest(&self, lun: u16, times: u32) -> bool {
         let Some(counters) = self.luns.get(usize::from(lun)) else {
             return false;
         };
-        let now = now_ns() / NSEC_PER_SEC as u64;
-        let calm = now.saturating_sub(counters.told.load(Relaxed)) > CALM_S;
+        let now = now_ns();
+        let calm = now.saturating_sub(counters.told.load(Relaxed)) > CALM_NS;
         let more = calm || times > counters.latest.load(Relaxed);
         if more {
             counters.latest.store(times, Relaxed);

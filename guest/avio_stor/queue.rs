@@ -126,8 +126,8 @@ pub(crate) struct Queue {
     quiet: Atomic<u32>,
     /// An [`Illness`](recovery::Illness), or zero: the device serves it no more, or has lost a request.
     ill: Atomic<u32>,
-    /// What was reported already, as each message comes once. That of a slow request comes once for each LUN
-    /// ([`Counters::is_latest`]).
+    /// What was reported already, as each message comes once. That of a slow request comes for each LUN,
+    /// and in time once more ([`Counters::is_latest`]).
     reported_stray: Atomic<u32>,
     reported_silent: Atomic<u32>,
 }

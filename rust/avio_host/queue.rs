@@ -27,7 +27,6 @@ use kernel::sync::{Arc, Mutex};
 #[derive(Clone)]
 pub(crate) struct QueueConfig {
     /// Which queue, and whose.
-    pub(crate) number: usize,
     pub(crate) origin: Origin,
     pub(crate) size: RingSize,
     pub(crate) submissions: GuestAddr,
@@ -108,7 +107,7 @@ impl Shared {
             held.push(Atomic::new(0), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Self {
-            number: config.number,
+            number: config.origin.queue as usize,
             origin: config.origin,
             ring,
             writer: CompletionWriter::new(config.size),

@@ -197,7 +197,6 @@ impl State {
         let kick = Kick::from_fd(call.kick_fd).map_err(eventfd_refused)?;
         let eventfd = Call::from_fd(call.call_fd).map_err(eventfd_refused)?;
         let config = QueueConfig {
-            number: call.index as usize,
             origin: Origin {
                 adapter: self.number,
                 queue: call.index,
@@ -316,7 +315,7 @@ fn start_queue(
                 _ => SetupError::NoMemory,
             },
         )?;
-    let name = CString::try_from_fmt(fmt!("avio-stor-q{}", config.number))?;
+    let name = CString::try_from_fmt(fmt!("avio-stor-q{}", config.origin.queue))?;
     let worker =
         Worker::start(running.clone(), &queue.kick, &name).map_err(|error| match error {
             // A signal was pending: the call is made again when it was handled.
