@@ -83,12 +83,8 @@ const TWO_LARGE_QUEUES: Config<'_> = Config {
 };
 
 /// Runs `work` while every queue of a guest with large rings is kept full of requests; how many the guest has had done
-/// meanwhile. `work` can see how many it had altogether.
-fn beside_flood(
-    env: &Env,
-    entry: Submission,
-    work: impl FnOnce(&AtomicU64) -> Result<()>,
-) -> Result<u64> {
+/// meanwhile.
+fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>) -> Result<u64> {
     let mut guest = Guest::start(env, &FLOODING)?;
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let meanwhile = std::thread::scope(|scope| {
@@ -103,7 +99,7 @@ fn beside_flood(
             .collect();
         let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > 2000));
         let before = done.load(Ordering::Relaxed);
-        let result = under_way.and_then(|()| work(done));
+        let result = under_way.and_then(|()| work());
         let meanwhile = done.load(Ordering::Relaxed) - before;
         stop.store(true, Ordering::Relaxed);
         for flood in floods {
@@ -118,7 +114,7 @@ fn beside_flood(
 fn refilled(env: &Env) -> Result<Outcome> {
     // What fails at once never leaves the worker, so that it is the worker that must give way.
     let failing = read(0, 0, &[]);
-    let bystander = |_: &AtomicU64| (0..5).try_for_each(|_| env.bystander.goes_on());
+    let bystander = || (0..5).try_for_each(|_| env.bystander.goes_on());
     let meanwhile = beside_flood(env, failing, bystander)?;
     Ok(Outcome::Pass(format!(
         "{meanwhile} requests failed meanwhile"
@@ -176,14 +172,11 @@ fn time_of_one(guest: &mut Guest) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
+/// The others must not starve. How many of the flood's requests are done meanwhile says nothing of that, as each wake-up of
+/// the victim's may have to wait for a time slice of the flood's, and how much fits into one is a matter of the machine.
 fn share(env: &Env) -> Result<Outcome> {
     const REQUESTS: u64 = 200;
-    // What a worker takes before it lets others run (`BUDGET` of the module).
-    const TURN: u64 = 256;
-    // Turns of all of the flood's workers that one request may have to wait for, where the machine is slow and its
-    // processors are few.
-    const MOST_TURNS: u64 = 16 * FLOODING.queues as u64;
-    // More than so many turns take, on a debug kernel and a slow machine too.
+    // Hundreds of time slices.
     const STALL: Duration = Duration::from_secs(20);
     let mut victim = Guest::simple(env)?;
     let large = [(DATA, 65536); 3];
@@ -196,24 +189,17 @@ fn share(env: &Env) -> Result<Outcome> {
     let alone = longest(alone.collect::<Result<_>>()?);
     let mut counts = vec![format!("{alone:.0?} for one alone")];
     for (what, flood) in floods {
-        let (mut waits, mut times) = (Vec::new(), Vec::new());
-        let work = |done: &AtomicU64| {
+        let mut times = Vec::new();
+        let work = || {
             (0..REQUESTS).try_for_each(|_| {
-                let before = done.load(Ordering::Relaxed);
                 times.push(time_of_one(&mut victim)?);
-                waits.push(done.load(Ordering::Relaxed) - before);
                 Ok(())
             })
         };
         let meanwhile = beside_flood(env, flood, work)?;
-        let (longest, time) = (longest(waits), longest(times));
-        // On the average a request waits for no more than a turn of each worker, however many are in the flood's rings.
-        let turns = REQUESTS * u64::from(FLOODING.queues);
-        let fair = meanwhile <= turns * TURN && longest <= MOST_TURNS * TURN && time < STALL;
-        let count = format!(
-            "{meanwhile} {what} against {REQUESTS}, {longest} and {time:.0?} against one of these"
-        );
-        ensure!(fair, "{count}");
+        let time = longest(times);
+        let count = format!("{meanwhile} {what} against {REQUESTS}, {time:.0?} for one of these");
+        ensure!(meanwhile > 0 && time < STALL, "{count}");
         counts.push(count);
     }
     Ok(Outcome::Pass(counts.join("; ")))
@@ -222,6 +208,8 @@ fn share(env: &Env) -> Result<Outcome> {
 /// A guest that asks for as much as one queue of the flood gets as much: to the kernel the workers are equals.
 fn equals(env: &Env) -> Result<Outcome> {
     const REQUESTS: u64 = 5000;
+    // Many time slices.
+    const SPAN: Duration = Duration::from_secs(1);
     // Processors need not have the same number of workers.
     const MOST: u64 = 3;
     let full = Config {
@@ -230,8 +218,11 @@ fn equals(env: &Env) -> Result<Outcome> {
     };
     let mut victim = Guest::start(env, &full)?;
     let (entry, done) = (read(0, 0, &[(DATA, 4096)]), AtomicU64::new(0));
-    let enough = || done.load(Ordering::Relaxed) >= REQUESTS;
-    let work = |_: &AtomicU64| keep_full(victim.queue(), entry, &done, enough);
+    let work = || {
+        let began = Instant::now();
+        let enough = || done.load(Ordering::Relaxed) >= REQUESTS && began.elapsed() >= SPAN;
+        keep_full(victim.queue(), entry, &done, enough)
+    };
     let meanwhile = beside_flood(env, entry, work)?;
     let (own, queues) = (done.into_inner(), u64::from(FLOODING.queues));
     let fair = meanwhile <= MOST * queues * own;
