@@ -34,6 +34,8 @@ pub(crate) struct Reading {
     visits: Visits,
     /// The worker has let the guest run since its last pass.
     aside: bool,
+    /// The worker has found by polling what its next pass takes.
+    polled_for: bool,
     /// Whether the guest was told that the queue is broken.
     told: bool,
 }
@@ -60,12 +62,13 @@ impl Serve for Queue {
         }
         if shared.broken() == 0 {
             shared.counters.passes.add(1);
-            let waits = reading.guest_waits(shared);
+            let rang = !reading.polled_for && reading.guest_waits(shared);
+            reading.polled_for = false;
             let served = self.pass(&mut reading).and_then(|(more, requests)| {
                 // The guest has had the processor, or the device takes its time.
                 let sure = reading.aside || self.in_flight() != 0;
                 reading.aside = false;
-                reading.visits.worker_served(requests, waits, sure);
+                reading.visits.worker_served(requests, rang, sure);
                 reading.before_sleep(shared, more)
             });
             match served {
@@ -106,9 +109,9 @@ impl Serve for Queue {
         }
         shared.rest.end();
         shared.counters.visits.add(1);
-        let waits = reading.guest_waits(shared);
+        let rang = reading.guest_waits(shared);
         let served = self.pass(&mut reading).and_then(|(more, requests)| {
-            reading.visits.ringer_served(requests, waits);
+            reading.visits.ringer_served(requests, rang);
             let taken = reading.reader.position();
             reading.poll.served_elsewhere(taken);
             Ok(more == More::Yes || reading.reader.arm(&*shared.ring)?)
@@ -150,6 +153,7 @@ impl Reading {
             poll: Poll::new(poll_ns),
             visits: Visits::new(),
             aside: false,
+            polled_for: false,
             told: false,
         })
     }
@@ -318,6 +322,7 @@ impl Reading {
         while now < end && alone() && !shared.knocked.load(Relaxed) && !shared.halted() {
             if self.reader.pending(&*shared.ring)? != 0 {
                 shared.counters.polls_found.add(1);
+                self.polled_for = true;
                 return Ok(true);
             }
             cpu_relax();

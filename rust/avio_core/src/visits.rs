@@ -8,7 +8,8 @@
 //! late finds several at once, and while it looks for more nobody rings.
 //!
 //! So the worker sees first how requests come. It still serves now and then when they come one at a time: a guest whose
-//! requests are all carried out before it runs again looks as if it sent no more.
+//! requests are all carried out before it runs again looks as if it sent no more. And a worker that has a processor to itself
+//! may find the next request by polling for it, which spares the ring as well.
 
 /// How many passes of the worker in a row have to find one request at a time.
 const PASSES: u32 = 8;
@@ -19,7 +20,7 @@ const VISITS: u32 = 32;
 /// The policy of one queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Visits {
-    /// Passes of the worker in a row that have found one request at a time, or [`PASSES`].
+    /// Passes of the worker in a row that have found one request at a time, which had rung, or [`PASSES`].
     single: u32,
     /// Visits since the worker served.
     visits: u32,
@@ -39,10 +40,10 @@ impl Visits {
         self.single == PASSES && self.visits < VISITS
     }
 
-    /// The worker has taken so many requests. `waits` is whether the guest had taken all completions before that; and
-    /// `sure`, whether it would have sent more meanwhile if it had any.
-    pub fn worker_served(&mut self, requests: u32, waits: bool, sure: bool) {
-        if requests > 1 || requests == 1 && !waits {
+    /// The worker has taken so many requests. `rang` is whether the guest had to ring for them, and had taken all
+    /// completions before that; and `sure`, whether it would have sent more meanwhile if it had any.
+    pub fn worker_served(&mut self, requests: u32, rang: bool, sure: bool) {
+        if requests > 1 || requests == 1 && !rang {
             self.single = 0;
         } else if requests == 1 && sure {
             self.single = self.single.saturating_add(1).min(PASSES);
@@ -51,9 +52,9 @@ impl Visits {
     }
 
     /// Who has rung has taken so many.
-    pub fn ringer_served(&mut self, requests: u32, waits: bool) {
+    pub fn ringer_served(&mut self, requests: u32, rang: bool) {
         self.visits = self.visits.saturating_add(1);
-        self.worker_served(requests, waits, false);
+        self.worker_served(requests, rang, false);
     }
 }
 
@@ -96,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn many_at_a_time_are_the_workers() {
-        for (requests, waits) in [(2, true), (1, false), (u32::MAX, true)] {
+    fn many_at_a_time_and_what_was_polled_for_are_the_workers() {
+        for (requests, rang) in [(2, true), (1, false), (u32::MAX, true)] {
             let mut visits = single();
-            visits.worker_served(requests, waits, true);
+            visits.worker_served(requests, rang, true);
             assert!(!visits.pay());
             let mut visits = single();
-            visits.ringer_served(requests, waits);
+            visits.ringer_served(requests, rang);
             assert!(!visits.pay());
             // One more is not enough to come back.
             visits.worker_served(1, true, true);
