@@ -57,6 +57,7 @@ def hostile():
         disk()
         modprobe("dm_mirror")
         modprobe("dm_flakey")
+        modprobe("dm_raid")
         test_disk()
         modprobe("brd", "rd_nr=1", "rd_size=65536")
         sh("mkfs.ext4", "-q", "/dev/ram0")

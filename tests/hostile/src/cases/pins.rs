@@ -31,6 +31,7 @@ pub const TESTS: &[Test] = &[
     ("m7_owner_exits_and_another_has_the_adapter", exits),
     ("m9_data_changes_in_flight", changes_in_flight),
     ("m9_data_changes_in_flight_to_a_mirror", changes_to_a_mirror),
+    ("m9_data_changes_in_flight_to_raid_5", changes_to_raid_5),
     (
         "m9_data_changes_in_flight_to_checksums",
         changes_to_checksums,
@@ -224,6 +225,30 @@ fn changes_to_a_mirror(_env: &Env) -> Result<Outcome> {
     );
     let mirror = Mapped::new(&table).context("a mirror; is dm_mirror loaded?")?;
     scribbled_writes(&mut Guest::on(&mirror.open()?, &PLAIN)?)?;
+    pass()
+}
+
+/// What shares a stripe with data that changes can still be had from its parity.
+fn changes_to_raid_5(_env: &Env) -> Result<Outcome> {
+    // The first two chunks make a stripe: half of the first is what is written.
+    const CHUNK: u32 = 256;
+    let disks = [NullBlk::new(&[])?, NullBlk::new(&[])?, NullBlk::new(&[])?];
+    let [first, second, third] =
+        [0, 1, 2].map(|disk: usize| disks[disk].path().display().to_string());
+    let over = |second: &str| {
+        let sectors = 2 * NullBlk::SECTORS;
+        let table =
+            format!("0 {sectors} raid raid5_ls 2 {CHUNK} nosync 3 - {first} - {second} - {third}");
+        Mapped::new(&table).context("RAID 5; is dm_raid loaded?")
+    };
+    let whole = over(&second)?;
+    scribbled_writes(&mut Guest::on(&whole.open()?, &PLAIN)?)?;
+    drop(whole);
+    let without = over("-")?;
+    let mut guest = Guest::on(&without.open()?, &PLAIN)?;
+    let chunk = guest.holds(0, CHUNK.into(), CHUNK * 512, 140);
+    chunk.context("the second chunk, without its disk")?;
+    guest.works(0, 143)?;
     pass()
 }
 
