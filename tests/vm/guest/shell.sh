@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 # A guest that does what its host says. Each line of the console is `ID COMMAND`; what the command printed comes back as
 # `GUEST-SAYS ID …`, and then `GUEST-ANSWER ID CODE.`, twice, as a word of the kernel's may come in the middle. The functions of
-# tasks.sh are commands too.
+# the other scripts are commands too.
 
 task_shell() {
     stty -echo
