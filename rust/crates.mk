@@ -8,7 +8,8 @@
 avio-rust := $(dir $(lastword $(MAKEFILE_LIST)))
 avio-crates := avio_abi avio_core avio_bindings avio_sys
 
-avio-shims-host := shim_host.o shim_host_cgroup.o shim_host_deferred.o shim_host_trace.o shim_host_visit.o
+avio-shims-host := shim_host.o shim_host_bdev.o shim_host_cgroup.o shim_host_deferred.o shim_host_memory.o shim_host_trace.o \
+	shim_host_visit.o
 avio-shims-guest := shim_guest.o shim_guest_trace.o
 avio-shims := $(avio-shims-$(avio-side))
 
