@@ -15,17 +15,18 @@
 //! interrupts before it rests, so that the position asked for may lie ahead of what is in flight (5.6 of `docs/abi.md`). If
 //! not, we ask for the next completion only.
 
+mod completions;
 mod lone;
 mod recovery;
 
-use crate::counters::{Counters, Event, QueueEvent};
+pub(crate) use completions::Cause;
+
+use crate::counters::{Counters, QueueEvent};
 use crate::entry::describe;
 use crate::lists::Lists;
 use crate::registers::Registers;
 use crate::signals::Signals;
 use crate::tasks::Tasks;
-use avio_abi::ring::Completion;
-use avio_abi::stor::Status;
 use avio_core::coalesce::Coalescer;
 use avio_core::linger::{Alone, Linger};
 use avio_core::ring::{CompletionReader, RingSize, SubmissionWriter};
@@ -34,21 +35,14 @@ use avio_sys::guest::in_flight::InFlight;
 use avio_sys::guest::irq::{self, Handler};
 use avio_sys::guest::memory::{QueueAddresses, SharedQueue};
 use avio_sys::guest::processor::now_ns;
-use avio_sys::guest::request::{Batch, Command, Request, Slow};
+use avio_sys::guest::request::{Request, Slow};
 use avio_sys::guest::trace;
 use avio_sys::queue_memory::RawQueue;
-use core::mem::replace;
 use kernel::device;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{new_spinlock, new_spinlock_irq, Arc, SpinLock, SpinLockIrq};
-
-/// How often a request is sent again because the host lacked memory, because its LUN had changed, or because it was
-/// aborted together with others.
-const MEMORY_TRIES: u8 = 50;
-const ATTENTION_TRIES: u8 = 50;
-const ABORT_TRIES: u8 = 5;
 
 /// What becomes of requests.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,17 +71,6 @@ struct Reader {
     linger: Linger,
     /// Completions taken since the last interrupt.
     taken: u32,
-}
-
-/// Why the ring is looked at.
-#[derive(Clone, Copy)]
-pub(crate) enum Cause {
-    /// The device interrupted a processor, perhaps one that had nothing to do.
-    Interrupt { idle: bool },
-    /// Requests went in; if that took a doorbell, for so many nanoseconds.
-    Submission { rang: Option<u64> },
-    /// Something else.
-    Look,
 }
 
 /// What all queues of an adapter share.
@@ -259,106 +242,6 @@ impl Queue {
             }
             None => self.end_quiet(),
         }
-    }
-
-    /// Takes the completions that are there, and asks for an interrupt with a later one; how many there were.
-    pub(crate) fn reap(&self, cause: Cause) -> u32 {
-        // Dropped behind the lock, as it is declared before.
-        let mut batch = Batch::new();
-        let mut reader = self.reader.lock();
-        let mut count = self.take_all(&mut reader, &mut batch);
-        reader.taken = reader.taken.saturating_add(count);
-        if let Cause::Interrupt { idle } = cause {
-            let taken = replace(&mut reader.taken, 0);
-            reader.coalescer.interrupted(taken, idle);
-        }
-        if let Cause::Submission { rang: Some(ns) } = cause {
-            reader.linger.rang(ns);
-        }
-        // An interrupt was asked for when completions were taken last, so that only taking some calls for another.
-        let armed = count == 0 && matches!(cause, Cause::Submission { .. });
-        if !self.polled && !armed {
-            count = count.saturating_add(self.arm(&mut reader, &mut batch));
-        }
-        self.counters.queue(QueueEvent::Completion, count.into());
-        count
-    }
-
-    /// Asks for an interrupt with a later completion, and takes those that come until it has; how many there were.
-    fn arm(&self, reader: &mut Reader, batch: &mut Batch) -> u32 {
-        let mut count: u32 = 0;
-        let ahead = reader.coalescer.ahead();
-        while reader.ring.arm_ahead(self.raw(), ahead) {
-            count = count.saturating_add(self.take_all(reader, batch));
-        }
-        count
-    }
-
-    fn take_all(&self, reader: &mut Reader, batch: &mut Batch) -> u32 {
-        let mut count: u32 = 0;
-        while let Some(completion) = reader.ring.take(self.raw()) {
-            count = count.saturating_add(1);
-            self.finish(completion, batch);
-        }
-        count
-    }
-
-    /// Ends the request that a completion is for.
-    fn finish(&self, completion: Completion, batch: &mut Batch) {
-        trace::done(&self.shared.device, self.index, &completion);
-        let Some(request) = self.requests.take(completion.tag.into()) else {
-            if self.reported_stray.xchg(1, Relaxed) == 0 {
-                let (index, tag) = (self.index, completion.tag);
-                dev_err!(
-                    self.shared.device,
-                    "queue {index}: a completion for tag {tag}, which is not in flight\n"
-                );
-            }
-            return;
-        };
-        let (lun, command) = (request.disk(), request.command());
-        self.counters
-            .answered(lun, command, completion.bytes, completion.status);
-        let merges = request.merges();
-        if merges != 0 {
-            self.counters.lun(lun, Event::Merge, merges);
-        }
-        let whole = match command {
-            Command::Read | Command::Write { .. } => completion.bytes >= request.bytes(),
-            _ => true,
-        };
-        let (tries, error) = match Status::from_u8(completion.status) {
-            Some(Status::Ok) if whole => return self.end(request, Ok(()), batch),
-            Some(Status::Unsupported) => {
-                // A backing may offer what it then cannot do, as a loop device over a file of some file systems.
-                request.be_quiet();
-                (0, EOPNOTSUPP)
-            }
-            Some(Status::NoSpace) => (0, ENOSPC),
-            Some(Status::NoMemory) => (MEMORY_TRIES, EIO),
-            Some(Status::Attention) => {
-                self.shared.signals.scan();
-                (ATTENTION_TRIES, EIO)
-            }
-            Some(Status::Replaced | Status::BadLun) => {
-                self.shared.signals.scan();
-                (0, EIO)
-            }
-            Some(Status::Aborted) => (ABORT_TRIES, ETIMEDOUT),
-            _ => (0, EIO),
-        };
-        match request.retry(tries) {
-            Ok(()) => self.counters.lun(lun, Event::Retry, 1),
-            Err(request) => self.end(request, Err(error), batch),
-        }
-    }
-
-    /// Ends a request, and counts how long it took.
-    fn end(&self, request: Request, result: Result, batch: &mut Batch) {
-        if let Some(ns) = request.age(batch) {
-            self.counters.took(request.disk(), ns);
-        }
-        request.complete(result, batch);
     }
 
     /// How many requests of a LUN, or of all, the device has.
