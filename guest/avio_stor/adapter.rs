@@ -79,21 +79,16 @@ impl<'bound> Adapter<'bound> {
         let luns = registers.read(reg::LUNS).min(MAX_LUNS);
 
         let (wanted, polled) = options.shares(registers.read(reg::MAX_QUEUES));
-        let vectors = Vectors::new(device, FIRST_QUEUE_VECTOR, wanted).inspect_err(|_| {
-            dev_err!(
-                device,
-                "needs two MSI-X vectors at least, one of them for a queue\n"
-            )
-        })?;
+        let vectors = vectors(device, wanted)?;
         let wanted = wanted.min(vectors.spread());
 
         let signals = Signals::new()?;
         let tasks = Tasks::new(registers.clone(), features)?;
         let shared = Shared {
-            device: parent.clone(),
-            registers: registers.clone(),
+            device: parent,
+            registers,
             signals: signals.clone(),
-            tasks: tasks.clone(),
+            tasks,
             size,
             luns,
             lists: features & features::SEGMENT_LIST != 0,
@@ -112,27 +107,8 @@ impl<'bound> Adapter<'bound> {
             size.entries()
         );
 
-        let tags = TagSet::new(
-            queues,
-            polled,
-            size.entries(),
-            parent.clone(),
-            FIRST_QUEUE_VECTOR,
-        );
-        let tags = Arc::pin_init(tags, GFP_KERNEL)?;
-        let index = Index::new(Kind::Adapter)?;
-        let usage = Usage::new(parent.clone(), registers.clone(), index, luns as usize)?;
-        let name = CString::try_from_fmt(fmt!("gvsd{}", usage.adapter()))?;
-        let luns = Luns::new(
-            parent,
-            registers,
-            tags.clone(),
-            usage.clone(),
-            signals.clone(),
-            features,
-            luns as usize,
-        )?;
-        let controller = Controller::new(link, signals.clone(), tasks, usage, luns, polled)?;
+        let (tags, controller) = controller(&shared, link, queues, polled)?;
+        let name = CString::try_from_fmt(fmt!("gvsd{}", controller.usage.adapter()))?;
         let node = KBox::pin_init(Node::new(name, controller.clone()), GFP_KERNEL)?;
 
         let adapter = Self {
@@ -148,6 +124,16 @@ impl<'bound> Adapter<'bound> {
         tags.wait_for_partitions(PARTITIONS_MS);
         Ok(adapter)
     }
+}
+
+/// The vectors for the changes of LUNs and for so many queues, or for as many as there are.
+fn vectors(device: &pci::Device<Bound>, queues: u32) -> Result<Vectors<'_>> {
+    Vectors::new(device, FIRST_QUEUE_VECTOR, queues).inspect_err(|_| {
+        dev_err!(
+            device,
+            "needs two MSI-X vectors at least, one of them for a queue\n"
+        )
+    })
 }
 
 /// Makes so many more queues.
@@ -173,6 +159,39 @@ fn link(shared: &Shared, features: u64, queues: &[Arc<Queue>]) -> Result<Arc<Lin
         queues: all,
     };
     Ok(Arc::new(link, GFP_KERNEL)?)
+}
+
+/// The tags that the disks of a device that runs will share, and who sees to the disks.
+fn controller(
+    shared: &Shared,
+    link: Arc<Link>,
+    queues: KVec<Arc<Queue>>,
+    polled: u32,
+) -> Result<(Arc<TagSet<Queue>>, Arc<Controller>)> {
+    let (device, registers) = (&shared.device, &shared.registers);
+    let (signals, tasks) = (shared.signals.clone(), shared.tasks.clone());
+    let count = shared.luns as usize;
+    let tags = TagSet::new(
+        queues,
+        polled,
+        shared.size.entries(),
+        device.clone(),
+        FIRST_QUEUE_VECTOR,
+    );
+    let tags = Arc::pin_init(tags, GFP_KERNEL)?;
+    let index = Index::new(Kind::Adapter)?;
+    let usage = Usage::new(device.clone(), registers.clone(), index, count)?;
+    let luns = Luns::new(
+        device.clone(),
+        registers.clone(),
+        tags.clone(),
+        usage.clone(),
+        signals.clone(),
+        link.features,
+        count,
+    )?;
+    let controller = Controller::new(link, signals, tasks, usage, luns, polled)?;
+    Ok((tags, controller))
 }
 
 /// Disks that go when this is dropped.
