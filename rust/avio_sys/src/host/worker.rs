@@ -101,29 +101,16 @@ struct Inner<T> {
     visit: Option<Visit>,
 }
 
-/// A worker thread and the eventfd that wakes it. Dropping it detaches the eventfd, then ends the thread.
+/// A thread that serves, whatever wakes it. Dropping it closes its visits, then ends the thread.
 ///
 /// # Invariants
 ///
-/// `inner` came from `KBox::into_raw`; its task runs until `drop`; `kick` is attached with `inner` as argument.
-pub struct Worker<T: Serve> {
-    inner: *mut Inner<T>,
-    kick: *mut c_void,
-}
+/// The pointer came from `KBox::into_raw`; its task runs until `drop`.
+struct Thread<T: Serve>(*mut Inner<T>);
 
-// SAFETY: All that is behind the pointers is atomic, or `Send + Sync`, or only used in `drop`.
-unsafe impl<T: Serve> Send for Worker<T> {}
-// SAFETY: As above.
-unsafe impl<T: Serve> Sync for Worker<T> {}
-
-impl<T: Serve> Worker<T> {
-    /// Starts a thread in the calling process that serves whenever `kick` is signalled, but not before
-    /// [`go`](Self::go).
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, or what kept the thread from being made; `ERESTARTNOINTR` if a signal came in between.
-    pub fn start(serve: Arc<T>, kick: &Kick, name: &CStr) -> Result<Self> {
+impl<T: Serve> Thread<T> {
+    /// Starts one in the calling process.
+    fn start(serve: Arc<T>, name: &CStr) -> Result<Self> {
         let inner = KBox::new(
             Inner {
                 task: ptr::null_mut(),
@@ -165,72 +152,97 @@ impl<T: Serve> Worker<T> {
             drop(unsafe { KBox::from_raw(inner) });
             return Err(error);
         }
+        // INVARIANT: The task runs.
+        Ok(Self(inner))
+    }
+}
+
+impl<T: Serve> Drop for Thread<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant all is ours, and no kick is attached that could begin a visit. Closing visits waits
+        // for those that have begun, and ending the thread waits out `run`. After that nobody else has the pointer.
+        unsafe {
+            let visit = &*ptr::addr_of!((*self.0).visit);
+            visit.as_ref().inspect(|visit| visit.close());
+            bindings::avio_task_stop((*self.0).task);
+            drop(KBox::from_raw(self.0));
+        }
+    }
+}
+
+/// A worker thread and the eventfd that wakes it. Dropping it detaches the eventfd, then ends the thread.
+///
+/// # Invariants
+///
+/// `kick` is attached until `drop`, with the pointer of `thread` as argument.
+pub struct Worker<T: Serve> {
+    thread: Thread<T>,
+    kick: *mut c_void,
+}
+
+// SAFETY: All that is behind the pointers is atomic, or `Send + Sync`, or only used in `drop`.
+unsafe impl<T: Serve> Send for Worker<T> {}
+// SAFETY: As above.
+unsafe impl<T: Serve> Sync for Worker<T> {}
+
+impl<T: Serve> Worker<T> {
+    /// Starts a thread in the calling process that serves whenever `kick` is signalled, but not before
+    /// [`go`](Self::go).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what kept the thread from being made; `ERESTARTNOINTR` if a signal came in between.
+    pub fn start(serve: Arc<T>, kick: &Kick, name: &CStr) -> Result<Self> {
+        let thread = Thread::start(serve, name)?;
+        let inner = thread.0;
         // SAFETY: The file is an eventfd. `kicked` gets `inner`, which stays until the kick was detached.
         let kick =
             unsafe { bindings::avio_kick_attach(kick.as_ptr(), Some(kicked::<T>), inner.cast()) };
-        match from_err_ptr(kick) {
-            // INVARIANT: The task runs and the kick is attached.
-            Ok(kick) => {
-                // SAFETY: `inner` is alive, and its task was set above.
-                let (serve, pending, task) = unsafe {
-                    (
-                        &(*inner).serve,
-                        ptr::addr_of!((*inner).pending),
-                        (*inner).task,
-                    )
-                };
-                *serve.waker().sleeper.lock() = Some(Sleeper { pending, task });
-                Ok(Self { inner, kick })
-            }
-            Err(error) => {
-                // SAFETY: The task was started above; after it has ended nobody else has the pointer.
-                unsafe {
-                    bindings::avio_task_stop(task);
-                    drop(KBox::from_raw(inner));
-                }
-                Err(error)
-            }
-        }
+        let kick = from_err_ptr(kick)?;
+        // SAFETY: `inner` is alive, and its task was set before the thread ran.
+        let (serve, pending, task) = unsafe {
+            (
+                &(*inner).serve,
+                ptr::addr_of!((*inner).pending),
+                (*inner).task,
+            )
+        };
+        *serve.waker().sleeper.lock() = Some(Sleeper { pending, task });
+        // INVARIANT: The kick is attached.
+        Ok(Self { thread, kick })
     }
 
     /// Lets the thread serve, and has it look at once.
     pub fn go(&self) {
-        // SAFETY: By the type's invariant `inner` is alive; only its atomics are touched.
-        unsafe { (*self.inner).going.store(1, Release) };
+        // SAFETY: By the thread's invariant the pointer is to one that is alive; only its atomics are touched.
+        unsafe { (*self.thread.0).going.store(1, Release) };
         self.wake();
     }
 
     /// Has the thread look at once.
     pub fn wake(&self) {
-        // SAFETY: By the type's invariant `inner` is alive; its atomics are touched, and its task, which runs.
+        let inner = self.thread.0;
+        // SAFETY: By the thread's invariant `inner` is alive; its atomics are touched, and its task, which runs.
         unsafe {
-            (*self.inner).pending.store(1, Release);
-            bindings::avio_task_wake((*self.inner).task);
+            (*inner).pending.store(1, Release);
+            bindings::avio_task_wake((*inner).task);
         }
     }
 
     /// How often the eventfd was signalled.
     pub fn kicks(&self) -> u64 {
-        // SAFETY: By the type's invariant `inner` is alive; only its atomics are touched.
-        unsafe { (*self.inner).kicks.load(Relaxed) }
+        // SAFETY: As in `go`.
+        unsafe { (*self.thread.0).kicks.load(Relaxed) }
     }
 }
 
 impl<T: Serve> Drop for Worker<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariant `inner` is alive.
-        let serve = unsafe { &(*self.inner).serve };
+        // SAFETY: By the thread's invariant its pointer is to one that is alive.
+        let serve = unsafe { &(*self.thread.0).serve };
         *serve.waker().sleeper.lock() = None;
-        // SAFETY: By the type's invariant all three are ours. Detaching waits out a callback that is running; then visits
-        // are closed, which waits for those that have begun, and ending the thread waits out `run`. After that nobody else has
-        // `inner`.
-        unsafe {
-            bindings::avio_kick_detach(self.kick);
-            let visit = &*ptr::addr_of!((*self.inner).visit);
-            visit.as_ref().inspect(|visit| visit.close());
-            bindings::avio_task_stop((*self.inner).task);
-            drop(KBox::from_raw(self.inner));
-        }
+        // SAFETY: By the type's invariant. Detaching waits out a callback that is running. The thread goes behind this.
+        unsafe { bindings::avio_kick_detach(self.kick) };
     }
 }
 
@@ -321,7 +333,7 @@ unsafe extern "C" fn kicked<T: Serve>(arg: *mut c_void) {
 ///
 /// `arg` is an `Inner<T>` that is alive until this has returned, and its task was set.
 unsafe extern "C" fn visited<T: Serve>(arg: *mut c_void) {
-    // SAFETY: By the function's requirement. `Worker::drop` closes the visit, which waits for us, before it ends the thread;
+    // SAFETY: By the function's requirement. `Thread::drop` closes the visit, which waits for us, before it ends the thread;
     // `visit` was set before the kick was attached.
     let (inner, visit) = unsafe {
         let inner = arg.cast::<Inner<T>>();
