@@ -140,6 +140,16 @@ struct Data<O> {
     opener: O,
 }
 
+impl<O> Data<O> {
+    fn new(texts: Texts, opener: O) -> Result<Arc<Self>> {
+        let mut texts = [texts.serial, texts.wwid, texts.lun];
+        for [.., last] in &mut texts {
+            *last = 0;
+        }
+        Ok(Arc::new(Self { texts, opener }, GFP_KERNEL)?)
+    }
+}
+
 /// A block device. Dropping it removes it, after its requests have ended. May sleep.
 ///
 /// # Invariants
@@ -173,31 +183,24 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
         limits: &Limits,
         opener: O,
     ) -> Result<Self> {
-        let mut texts = [texts.serial, texts.wwid, texts.lun];
-        for [.., last] in &mut texts {
-            *last = 0;
-        }
-        let data = Arc::new(Data { texts, opener }, GFP_KERNEL)?;
+        let data = Data::new(texts, opener)?;
         let gendisk = Self::alloc(&set, number, limits)?;
         // SAFETY: The disk is fresh.
         let look = unsafe { Look::new(gendisk, set.looks()) };
+        // SAFETY: The disk is fresh and ours alone. The data stays where it is until the disk was removed, and longer if
+        // somebody has the disk open.
+        unsafe { Self::describe(gendisk, &data, name, limits) };
         // SAFETY: The disk is fresh and ours alone. The parent is a transparent wrapper of the C device, and adding
-        // fails if that is not in sysfs any more. The data stays where it is until the disk was removed, and longer
-        // if somebody has the disk open.
+        // fails if that is not in sysfs any more.
         let added = unsafe {
-            let disk = gendisk.as_ptr();
-            (*disk).private_data = Arc::as_ptr(&data).cast_mut().cast();
-            (*disk).fops = &Self::OPS;
-            let room = (*disk).disk_name.len() - 1;
-            for (to, from) in (*disk).disk_name.iter_mut().zip(name.iter().take(room)) {
-                *to = *from;
-            }
-            avio_bindings::set_capacity(disk, limits.sectors);
-            avio_bindings::set_disk_ro(disk, limits.read_only);
             let parent = core::ptr::from_ref(parent).cast_mut().cast();
             look.and_then(|look| {
                 let attributes = avio_bindings::avio_disk_attributes();
-                to_result(avio_bindings::device_add_disk(parent, disk, attributes))?;
+                to_result(avio_bindings::device_add_disk(
+                    parent,
+                    gendisk.as_ptr(),
+                    attributes,
+                ))?;
                 Ok(look)
             })
         };
@@ -240,6 +243,32 @@ impl<Q: HwQueue, O: Opener> Disk<Q, O> {
             )
         })?;
         NonNull::new(disk).ok_or(ENOMEM)
+    }
+
+    /// Says to a disk that was not added yet what it is: its data, operations, name and size.
+    ///
+    /// # Safety
+    ///
+    /// `gendisk` must be valid and the caller's alone, and `data` stay where it is for as long as somebody may have the disk
+    /// open.
+    unsafe fn describe(
+        gendisk: NonNull<avio_bindings::gendisk>,
+        data: &Arc<Data<O>>,
+        name: &[u8],
+        limits: &Limits,
+    ) {
+        let disk = gendisk.as_ptr();
+        // SAFETY: By the safety requirements.
+        unsafe {
+            (*disk).private_data = Arc::as_ptr(data).cast_mut().cast();
+            (*disk).fops = &Self::OPS;
+            let room = (*disk).disk_name.len() - 1;
+            for (to, from) in (*disk).disk_name.iter_mut().zip(name.iter().take(room)) {
+                *to = *from;
+            }
+            avio_bindings::set_capacity(disk, limits.sectors);
+            avio_bindings::set_disk_ro(disk, limits.read_only);
+        }
     }
 
     /// The number that its name was made from.
