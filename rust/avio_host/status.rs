@@ -57,6 +57,12 @@ impl State {
     /// What debugfs shows, of `name=value` pairs: a line for the adapter with the totals from its open, and the LUNs' queue
     /// depth and latency together; one for each LUN from its ADD_LUN, and one for each queue from its start.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_adapter(f)?;
+        self.show_luns(f)?;
+        self.show_queues(f)
+    }
+
+    fn show_adapter(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pages = self.memory.as_ref().map_or(0, |memory| memory.pages());
         let state = match self.phase {
             Phase::Stopped => "stopped",
@@ -89,7 +95,10 @@ impl State {
             luns.in_flight, luns.held_back
         )?;
         show_latency(&luns.latency, f)?;
-        writeln!(f)?;
+        writeln!(f)
+    }
+
+    fn show_luns(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, lun) in self.luns.iter() {
             let info = &lun.info;
             write!(
@@ -100,6 +109,10 @@ impl State {
             show_lun(&self.lun_status(number, lun), f)?;
             writeln!(f)?;
         }
+        Ok(())
+    }
+
+    fn show_queues(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, Running { worker, queue }) in self.running.iter().enumerate() {
             let shared = queue.shared();
             let broken = Broken::from_u32(shared.broken()).map_or("no", Broken::name);
