@@ -6,7 +6,7 @@
 
 use avio_abi::ioctl::{region_flags, Region, SetupError};
 use avio_abi::PAGE_SIZE;
-use avio_core::memory::{Access, GuestAddr, MemoryTable, Run};
+use avio_core::memory::{Access, GuestAddr, MemoryTable, Near, Run};
 use avio_core::regions::check_regions;
 
 /// First page that no table may hold.
@@ -47,7 +47,20 @@ fn check(table: &MemoryTable<&[Run]>, addr: u64, len: u32, access: Access) {
     let pages = last.map(|last| addr / PAGE_SIZE..=last / PAGE_SIZE);
     let legal =
         pages.is_some_and(|mut pages| pages.all(|page| frame(runs, page, access).is_some()));
-    let Ok(pieces) = table.translate(GuestAddr(addr), len, access) else {
+    let found = table.translate(GuestAddr(addr), len, access);
+    // Wherever a look-up begins.
+    for place in 0..=runs.len() {
+        let again = table.translate_near(GuestAddr(addr), len, access, &mut Near(place));
+        let same = match (&found, again) {
+            (Ok(found), Ok(again)) => found.clone().eq(again),
+            (found, again) => found.is_err() && again.is_err(),
+        };
+        assert!(
+            same,
+            "{addr:#x}+{len:#x}, looked for at {place} in {runs:?}"
+        );
+    }
+    let Ok(pieces) = found else {
         return assert!(
             !legal,
             "{addr:#x}+{len:#x} {access:?} was refused in {runs:?}"

@@ -16,7 +16,7 @@ use super::flight::{Flight, Op};
 use super::pinned::PinnedMemory;
 use avio_bindings as bindings;
 use avio_core::cut::Piece;
-use avio_core::memory::{Access, BadAddress, GuestAddr};
+use avio_core::memory::{Access, BadAddress, GuestAddr, Near};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -109,6 +109,8 @@ struct Submitter {
     memory: Arc<PinnedMemory>,
     /// What the next request consists of. Its pieces were translated by `memory`.
     pieces: KVVec<Piece>,
+    /// Where the last of them was found.
+    near: Near,
 }
 
 impl<O: BioOwner> Bios<O> {
@@ -140,7 +142,11 @@ impl<O: BioOwner> Bios<O> {
                 owner,
                 places,
                 in_flight: InFlight::new(),
-                submitter <- new_mutex!(Submitter { memory, pieces }),
+                submitter <- new_mutex!(Submitter {
+                    memory,
+                    pieces,
+                    near: Near::default(),
+                }),
             }))
         })
     }
@@ -243,7 +249,10 @@ impl<O: BioOwner> Batch<'_, O> {
     /// [`BadAddress`] if it is not wholly in guest memory that allows the access, or there is too much.
     pub fn gather(&mut self, addr: GuestAddr, len: u32, access: Access) -> Result<(), BadAddress> {
         let submitter = &mut *self.submitter;
-        for piece in submitter.memory.translate(addr, len, access)? {
+        for piece in submitter
+            .memory
+            .translate_near(addr, len, access, &mut submitter.near)?
+        {
             submitter
                 .pieces
                 .push_within_capacity(piece)

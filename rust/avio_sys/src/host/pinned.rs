@@ -5,7 +5,7 @@
 use avio_abi::ioctl::{region_flags, Region, SetupError};
 use avio_abi::PAGE_SIZE;
 use avio_bindings as bindings;
-use avio_core::memory::{Access, BadAddress, GuestAddr, MemoryTable, Pieces, Run};
+use avio_core::memory::{Access, BadAddress, GuestAddr, MemoryTable, Near, Pieces, Run};
 use core::ops::Deref;
 use kernel::alloc::KVVec;
 use kernel::mm::Mm;
@@ -185,6 +185,17 @@ impl PinnedMemory {
         access: Access,
     ) -> Result<Pieces<'_>, BadAddress> {
         self.table.translate(addr, len, access)
+    }
+
+    /// The same, looked for where the last one was found.
+    pub fn translate_near(
+        &self,
+        addr: GuestAddr,
+        len: u32,
+        access: Access,
+        near: &mut Near,
+    ) -> Result<Pieces<'_>, BadAddress> {
+        self.table.translate_near(addr, len, access, near)
     }
 
     /// Copies guest memory, which the guest may change meanwhile, into private memory.
