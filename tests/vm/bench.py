@@ -90,7 +90,8 @@ def aimed(ways, number=1):
         if takes_many:
             yield Boot(way, 1, MANY_LUNS, (BUSY,), number)
         if way == "AVIO":
-            yield Boot(way, 2, 1, AIMED, number)
+            yield Boot(way, 2, 1, (*AIMED, BUSY), number)
+            yield Boot(way, 2, MANY_LUNS, (BUSY,), number)
 
 
 def grid(ways):
