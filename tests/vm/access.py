@@ -3,7 +3,7 @@
 storage.py."""
 
 from backings import null_blk, remove_null_blk
-from common import Shell, case, check, equal
+from common import Shell, case, check, claimable, equal, no_guest, sh, wait_for
 from gates import filled
 from machine import guest_sum, host_sum, lun_of
 
@@ -29,12 +29,14 @@ def read_only(guest, control):
 
 
 def shared(guest, control, initrd):
-    """Two VMMs have the same disk, as both say that it is shared: the guest of each reads what the other's has written."""
+    """Two VMMs have the same disk, as both say that it is shared: the guest of each reads what the other's has written. One
+    that does not say so gets no disk that others share, and no sharer gets its disk."""
     with case("storage:a-disk-that-two-VMMs-share"):
         path = null_blk("common", 16)
         disk = guest.new_disk(control, 29, path, shared=True)
         with Shell([f"path={path},shared"], initrd, memory=256) as second:
             second.ready()
+            no_guest(initrd, f"path={path}", path, "shares it")
             theirs = second.do("disk 1").strip()
             told = guest.pattern_on(disk)
             equal(guest_sum(second, theirs), told, "checksum of what the first guest wrote")
@@ -43,5 +45,13 @@ def shared(guest, control, initrd):
             told = second.do("sha256sum </tmp/random").split()[0]
             equal(guest_sum(guest, disk, 4 * MIB), told, "checksum of what the second guest wrote")
         guest.do(f"verified {disk} 16 1m")
+        no_guest(initrd, f"path={path}", path, "shares it")
+        guest.remove_disk(control, 29, disk)
+        wait_for(lambda: claimable(path), 20, "the last sharer to let go of the disk")
+    with case("storage:a-disk-that-was-shared-is-claimed"):
+        disk = guest.new_disk(control, 29, path)
+        no_guest(initrd, f"path={path},shared", path, "cannot be shared")
+        # Nothing keeps udev from looking at it.
+        sh("flock", "--nonblock", "--shared", path, "true")
         guest.remove_disk(control, 29, disk)
         remove_null_blk("common")

@@ -3,6 +3,7 @@
 kernel; the checkout is at /avio, the kernel's build at /avio-kernel and that of the guests' at /avio-guest-kernel."""
 
 import contextlib
+import fcntl
 import os
 import re
 import subprocess
@@ -142,9 +143,9 @@ def wait_for(condition, seconds, what, more=str):
 
 
 def claimable(device):
-    """Whether nobody has a device for himself."""
-    with contextlib.suppress(OSError):
-        os.close(os.open(device, os.O_RDWR | os.O_EXCL))
+    """Whether nobody has a device for himself, or shares it."""
+    with contextlib.suppress(OSError), open(os.open(device, os.O_RDWR | os.O_EXCL), "rb") as claimed:
+        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
 
@@ -181,6 +182,13 @@ def exits():
     switch.write_text("0", encoding="ascii")
     lines = [line for line in (TRACING / "trace").read_text(encoding="ascii").splitlines() if "kvm_exit:" in line]
     return f"{len(lines)} exits: " + " / ".join(line.split("kvm_exit: ")[1] for line in lines[-8:])
+
+
+def no_guest(initrd, disk, *words):
+    """A VMM with this disk must end at once, and say all these words."""
+    line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd, "--disk", disk]
+    done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+    check(done.returncode and all(word in done.stderr for word in words), f"a VMM with {disk} ended with {done.returncode} and {done.stderr[-300:]!r}")
 
 
 class Guest:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cgroups
 from backings import dm, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions, sectors, test_disk
-from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, remove, sh, wait_for
+from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, no_guest, remove, sh, wait_for
 from lifecycle import addresses, crowded, replaced, slow, stopping
 from machine import STATE, Machine
 from sizes import from_huge_pages, writes
@@ -63,9 +63,14 @@ def each_kind():
         check(taken.returncode, "another program partitioned a disk that a guest has")
         for path in (*backings.values(), "/dev/parted", "/dev/below"):
             check(not claimable(path), f"another program could claim {path}")
-        line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD, "--disk", f"path={backings['partition']}"]
-        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
-        check(done.returncode and backings["partition"] in done.stderr, f"a second VMM ended with {done.returncode} and {done.stderr[-300:]!r}")
+        no_guest(INITRD, f"path={backings['partition']}", backings["partition"], "in use")
+        for path in (backings["partition"], "/dev/parted", "/dev/below"):
+            no_guest(INITRD, f"path={path},shared", path, "cannot be shared")
+        files = null_blk("files", 16)
+        sh("mkfs.ext4", "-q", files)
+        sh("mount", files, "/mnt")
+        no_guest(INITRD, f"path={files},shared", files, "mounted", "cannot be shared")
+        sh("umount", "/mnt")
     with case("kinds:console-takes-long-lines"):
         for length in (1000, 2000, 2048, 2100, 2900):
             equal(guest.do(f"printf %s {'x' * length} | wc -c").strip(), str(length), "characters that came")

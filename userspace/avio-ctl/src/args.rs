@@ -132,7 +132,7 @@ pub struct Disk {
     /// Refuse writes
     #[arg(long)]
     readonly: bool,
-    /// Let others use the device, too
+    /// Let others who say so, too, use the device
     #[arg(long)]
     shared: bool,
     /// Weight among the adapter's LUNs, 1 to 10000 [default: 100]; the VMM must have been given --cgroup

@@ -90,7 +90,7 @@ pub struct Disk {
     /// Refuse writes.
     #[serde(default)]
     pub readonly: bool,
-    /// Others may use the device, too.
+    /// Others who say so, too, may use the device.
     #[serde(default)]
     pub shared: bool,
     /// Its rate.

@@ -71,7 +71,7 @@ pub struct LunStatus {
     pub logical_block: u32,
     /// Whether the guest says that it uses it.
     pub in_use: bool,
-    /// Others may use the device, too.
+    /// Others who say so, too, may use the device.
     pub shared: bool,
     /// Its limits.
     pub limits: Limits,

@@ -60,8 +60,8 @@ pub struct Args {
     /// Attach a block device: path=/dev/X[,hba=ID][,lun=N][,…]; may be repeated
     ///
     /// hba=ID says to which adapter, if there are several; lun=N as which LUN, 0 to 255, else the lowest that is free;
-    /// serial=TEXT shows another serial number than the device's own; readonly refuses writes; shared lets others use
-    /// the device, too, which is else claimed for this guest alone; iops=N and bytes=N limit requests and bytes a
+    /// serial=TEXT shows another serial number than the device's own; readonly refuses writes; shared lets others who say
+    /// so, too, use the device, which is else claimed for this guest alone; iops=N and bytes=N limit requests and bytes a
     /// second, iops-burst=N and bytes-burst=N say what may pass at once after a pause; weight=N is the LUN's
     /// weight among those of its adapter, see --cgroup.
     #[arg(long = "disk", value_name = "SPEC")]

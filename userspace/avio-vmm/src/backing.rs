@@ -3,6 +3,7 @@
 //! Block devices that back LUNs. The VMM opens them, so that its user's rights decide; the module gets descriptors
 //! only.
 
+mod claims;
 mod facts;
 
 use std::fs::{metadata, File, Metadata};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use avio_control::Disk;
+use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
 use crate::backend::call;
@@ -21,6 +23,8 @@ pub use facts::{Facts, Number};
 
 /// Where sysfs is.
 const SYS: &str = "/sys";
+/// Without O_CREAT, it claims a block device against mounts and other claims.
+const CLAIM: i32 = libc::O_EXCL;
 
 /// Why a device could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +44,22 @@ pub enum Error {
     NotBlock(PathBuf),
     /// Somebody else has it.
     #[error(
-        "disk {0} is in use: it is mounted, part of another device, or another guest's; if all its users can cope \
-         with each other, say shared"
+        "disk {0} is in use: it is mounted, part of another device, or another guest's; if it is a guest's, and both can \
+         cope with each other, say shared with both"
     )]
     Busy(PathBuf),
+    /// Others share it.
+    #[error(
+        "disk {0} is in use: another guest shares it, or a program has locked it; if this guest can cope with the other, \
+         say shared here, too"
+    )]
+    Shared(PathBuf),
+    /// Somebody has it who does not share it.
+    #[error(
+        "disk {0} cannot be shared: it is mounted, part of another device, another guest's that does not say shared, or \
+         locked by a program; unmount it, or say shared with the other guest, too"
+    )]
+    Unshared(PathBuf),
     /// The path led to one device, and then to another.
     #[error("disk {0} became another while it was opened; try again when its name has settled")]
     Exchanged(PathBuf),
@@ -60,7 +76,7 @@ pub enum Error {
 /// An open block device.
 #[derive(Clone)]
 pub struct Backing {
-    /// Claimed for this process as long as it is open, unless it is shared.
+    /// Claimed for this process as long as it is open, or locked as shared.
     pub file: Arc<File>,
     /// Its number.
     pub number: Number,
@@ -90,8 +106,7 @@ impl Backing {
     /// Opens and claims a device, of this number. What is described is what was opened, although its path may lead
     /// elsewhere at any moment.
     pub fn open(disk: &Disk, number: Number) -> Result<Self, Error> {
-        let claim = if disk.shared { 0 } else { libc::O_EXCL };
-        // Without O_CREAT, O_EXCL claims a block device against mounts and other claims.
+        let claim = if disk.shared { 0 } else { CLAIM };
         let file = File::options()
             .read(true)
             .write(!disk.readonly)
@@ -108,6 +123,7 @@ impl Backing {
         if number_of(&opened) != Some(number) || sequence != facts.sequence {
             return Err(Error::Exchanged(disk.path.clone()));
         }
+        keep_apart(&file, disk, number)?;
         Ok(Self {
             file: Arc::new(file),
             number,
@@ -143,6 +159,25 @@ impl Backing {
             _ => Look::Gone,
         }
     }
+}
+
+/// Keeps those who share a disk from those who do not.
+fn keep_apart(file: &File, disk: &Disk, number: Number) -> Result<(), Error> {
+    let path = &disk.path;
+    if !disk.shared {
+        let unshared = claims::is_unshared(file).map_err(failed(path))?;
+        return unshared.then_some(()).ok_or(Error::Shared(path.clone()));
+    }
+    let claim = || {
+        // Not for writing: when that is closed udev probes the disk.
+        let claimed = File::options().read(true).custom_flags(CLAIM).open(path)?;
+        let found = number_of(&claimed.metadata()?);
+        // The path leads elsewhere by now.
+        let same = (found == Some(number)).then_some(());
+        same.ok_or_else(|| Errno::ESTALE.into())
+    };
+    let shared = claims::share(file, claim).map_err(failed(path))?;
+    shared.then_some(()).ok_or(Error::Unshared(path.clone()))
 }
 
 /// The number of the block device at `path`.

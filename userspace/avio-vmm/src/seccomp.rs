@@ -197,9 +197,11 @@ const CONTROL_IOCTLS: [u32; 14] = [
     libc::FIONBIO as u32,
 ];
 
-/// Besides, calls of a thread that opens devices: it reads what sysfs tells of them, and writes back the page cache.
-const OPENER: [i64; 10] = [
+/// Besides, calls of a thread that opens devices: it locks them, reads what sysfs tells of them, and writes back the page
+/// cache.
+const OPENER: [i64; 11] = [
     libc::SYS_fcntl,
+    libc::SYS_flock,
     libc::SYS_fstat,
     libc::SYS_lseek,
     libc::SYS_newfstatat,

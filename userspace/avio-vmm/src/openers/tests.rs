@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 
 /// A device that does not answer before it is told to: to open a FIFO takes somebody at the other end.
@@ -210,6 +211,9 @@ fn a_confined_thread_may_do_what_it_takes() {
             backing.write_back(&disk.path);
             let _ = (backing.look(), std::fs::canonicalize("/proc/self"));
             let _ = std::fs::read_to_string("/proc/self/stat");
+            let node = File::open(&disk.path).unwrap();
+            let _ = Flock::lock(node, FlockArg::LockSharedNonblock);
+            std::thread::sleep(Duration::from_millis(1));
             drop(backing);
             (Ways::BLOCK.open)(disk, number)
         },
