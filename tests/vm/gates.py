@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from backings import linear, loop, null_blk, remove_dm, remove_null_blk
-from common import case, check, equal, sh, wait_for
+from common import case, check, claimable, equal, sh, wait_for
 from machine import Machine, guest_sum, host_sum, lun_of, requests_of
 
 MIB = 1 << 20
@@ -182,6 +182,41 @@ def while_off(initrd):
             remove_dm(name)
         for name in ("own", "others", "third"):
             remove_null_blk(name)
+
+
+def image_while_off(initrd):
+    """S12: another image file gets the path of the one behind a loop device, while the guest's VMM is off. The device and its
+    path are what they were. The same file is the same disk behind whatever loop device."""
+    mib, number = 16, 41
+    with case("storage:S12-an-image-file-is-exchanged-while-the-VMM-is-off"):
+        device, file = loop(mib, "image")
+
+        def again():
+            wait_for(lambda: claimable(device), 20, f"the last user of {device} to let go of it")
+            sh("losetup", "-d", device)
+            wait_for(lambda: not Path(f"/sys/block/{Path(device).name}/loop").exists(), 20, f"{device} to be free")
+
+        with Machine([f"path={device},lun={number}"], initrd) as guest:
+            guest.ready()
+            told = guest.pattern_on(guest.disk_of(number))
+        again()
+        sh("losetup", device, file)
+        with Machine([f"path={device},lun={number}"], initrd) as guest:
+            guest.ready()
+            check(not gated(guest, number), "the gate is closed to the same file")
+            equal(guest_sum(guest, guest.disk_of(number)), told, "checksum of the pattern")
+        again()
+        other = file.with_name("image.new")
+        other.write_bytes(os.urandom(mib * MIB))
+        other.rename(file)
+        sh("losetup", device, file)
+        same = untouched(device, mib)
+        with Machine([f"path={device},lun={number}"], initrd) as guest:
+            guest.ready()
+            check(gated(guest, number), "the gate is open to another file")
+            refused(guest, guest.disk_of(number))
+        same("by a guest that knew another file")
+        again()
 
 
 def unheard(guest, control):

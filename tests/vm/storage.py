@@ -11,7 +11,7 @@ from access import read_only, shared
 from backings import loop, null_blk, remove_null_blk
 from changing import other_limits
 from common import case, check, equal, finish, insert, module_users, remove, sh, wait_for
-from gates import another_returns, mounted, unheard, while_off
+from gates import another_returns, image_while_off, mounted, unheard, while_off
 from hanging import aborted, added_while_stuck, failed_flush, mute_when_added, removed_while_stuck, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
 from limits import limited_bytes, over_a_reset
@@ -229,6 +229,7 @@ def main():
         crash_dump(INITRD)
         root_on_a_lun(INITRD)
         while_off(INITRD)
+        image_while_off(INITRD)
     with case("storage:module-remove"):
         wait_for(lambda: module_users() == 0, 20, "the last guest's end")
         remove()

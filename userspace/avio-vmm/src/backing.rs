@@ -117,8 +117,8 @@ impl Backing {
                 _ => failed(&disk.path)(source),
             })?;
         let opened = file.metadata().map_err(failed(&disk.path))?;
-        let facts =
-            Facts::read(Path::new(SYS), number).ok_or_else(|| Error::Unknown(disk.path.clone()))?;
+        let facts = Facts::read(Path::new(SYS), number, None)
+            .ok_or_else(|| Error::Unknown(disk.path.clone()))?;
         let sequence = call::disk_sequence(&file).map_err(failed(&disk.path))?;
         if number_of(&opened) != Some(number) || sequence != facts.sequence {
             return Err(Error::Exchanged(disk.path.clone()));
@@ -154,7 +154,7 @@ impl Backing {
     /// number.
     pub fn look(&self) -> Look {
         let open = call::disk_sequence(&self.file).ok();
-        match Facts::read(Path::new(SYS), self.number) {
+        match Facts::read(Path::new(SYS), self.number, Some(&self.facts)) {
             Some(facts) if open == Some(facts.sequence) && facts.sectors != 0 => Look::Here(facts),
             _ => Look::Gone,
         }

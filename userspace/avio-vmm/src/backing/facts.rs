@@ -2,8 +2,10 @@
 
 //! What sysfs tells of a block device, and by what it can be told from any other.
 
-use std::fs::{canonicalize, read_to_string};
+use std::fs::{canonicalize, metadata, read_to_string};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 /// Longest serial number that a guest can be shown.
 const SERIAL: usize = 40;
@@ -41,11 +43,14 @@ pub struct Facts {
     pub sequence: u64,
     /// Capacity in sectors.
     pub sectors: u64,
+    /// What tells the file behind a loop device from others of its path; empty if nothing does.
+    pub image: String,
 }
 
 impl Facts {
-    /// Reads them; `None` if there is no such device. `sys` is where sysfs is mounted.
-    pub fn read(sys: &Path, number: Number) -> Option<Self> {
+    /// Reads them; `None` if there is no such device. `sys` is where sysfs is mounted. If the device was looked at `before`, and
+    /// has the same medium, its image file is what it was: the way to it may hang, and its name may be another file's by now.
+    pub fn read(sys: &Path, number: Number, before: Option<&Self>) -> Option<Self> {
         let Number { major, minor } = number;
         let node = canonicalize(sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
         let sectors = text(&node, "size")?.parse().ok()?;
@@ -56,7 +61,11 @@ impl Facts {
         };
         let wwid = text(&disk, "wwid").or_else(|| text(&disk, "device/wwid"));
         let serial = text(&disk, "serial").or_else(|| text(&disk, "device/serial"));
-        let of_disk = disk_identity(&disk, &wwid, &serial);
+        let sequence = text(&disk, "diskseq").and_then(|text| text.parse().ok())?;
+        let same = before.filter(|before| before.sequence == sequence);
+        let image = same.map_or_else(|| image(&disk), |before| Some(before.image.clone()));
+        let image = image.unwrap_or_default();
+        let of_disk = disk_identity(&disk, &wwid, &serial, &image);
         let own = match &part {
             Some(part) => partition_identity(&node, part, of_disk),
             None => of_disk,
@@ -74,8 +83,9 @@ impl Facts {
                 .filter(|_| part.is_none())
                 .unwrap_or_default(),
             scsi: part.is_none() && disk.join("device/scsi_level").exists(),
-            sequence: text(&disk, "diskseq").and_then(|text| text.parse().ok())?,
+            sequence,
             sectors,
+            image,
         })
     }
 }
@@ -117,19 +127,37 @@ fn partition_identity(node: &Path, number: &str, disk: Option<String>) -> Option
 }
 
 /// The first thing that the device has of: world-wide name, serial number, UUID of what it is made by, image file.
-fn disk_identity(disk: &Path, wwid: &Option<String>, serial: &Option<String>) -> Option<String> {
+fn disk_identity(
+    disk: &Path,
+    wwid: &Option<String>,
+    serial: &Option<String>,
+    image: &str,
+) -> Option<String> {
     let named = |kind: &str, value: &Option<String>| Some(format!("{kind} {}", value.as_ref()?));
     let file = || {
         let path = text(disk, "loop/backing_file")?;
         // An image without a name is the same image.
         let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
-        Some(format!("file {path}"))
+        Some(format!("file {path}{image}"))
     };
     named("wwn", wwid)
         .or_else(|| named("serial", serial))
         .or_else(|| named("dm", &text(disk, "dm/uuid")))
         .or_else(|| named("md", &text(disk, "md/uuid")))
         .or_else(file)
+}
+
+/// What tells a loop device's file from others that have had its path, and stays over a reboot and when the file is written.
+/// An inode number alone is given to the next file when one is deleted; two files can be made at the same time, as clocks of
+/// file systems tick. Those without a time of birth often make up inode numbers as well, so that nothing is told there. The
+/// same holds for a device's node, which each boot makes anew. The file cannot be asked when its path has ` (deleted)` at the
+/// end: another may have its name.
+fn image(disk: &Path) -> Option<String> {
+    let file = metadata(text(disk, "loop/backing_file")?).ok()?;
+    let born = file.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let (inode, seconds, rest) = (file.ino(), born.as_secs(), born.subsec_nanos());
+    file.is_file()
+        .then(|| format!(" inode {inode} born {seconds}.{rest:09}"))
 }
 
 /// The serial number as the guest can be shown it, where links are named by it: the disk's own, or the UUID of what it is
@@ -190,185 +218,4 @@ fn wwn(wwid: &str) -> Option<[u8; 16]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::{create_dir_all, write};
-    use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
-
-    /// A sysfs with one device 8:1 made of these attributes.
-    fn sysfs(name: &str, attributes: &[(&str, &str)]) -> PathBuf {
-        let sys = std::env::temp_dir().join(format!("avio-{}-{name}", std::process::id()));
-        let disk = sys.join("block/disk");
-        create_dir_all(sys.join("dev/block")).unwrap();
-        for (attribute, value) in [("size", "2048\n"), ("diskseq", "9\n")]
-            .iter()
-            .chain(attributes)
-        {
-            let file = disk.join(attribute);
-            create_dir_all(file.parent().unwrap()).unwrap();
-            write(file, value).unwrap();
-        }
-        let node = if disk.join("part/partition").exists() {
-            "disk/part"
-        } else {
-            "disk"
-        };
-        symlink(sys.join("block").join(node), sys.join("dev/block/8:1")).unwrap();
-        sys
-    }
-
-    fn facts(name: &str, attributes: &[(&str, &str)]) -> Facts {
-        let sys = sysfs(name, attributes);
-        let facts = Facts::read(&sys, Number { major: 8, minor: 1 });
-        std::fs::remove_dir_all(sys).unwrap();
-        facts.unwrap()
-    }
-
-    fn identity(name: &str, attributes: &[(&str, &str)]) -> (String, bool) {
-        let identity = facts(name, attributes).identity;
-        (identity.text, identity.own)
-    }
-
-    #[test]
-    fn a_scsi_disk() {
-        let facts = facts(
-            "scsi",
-            &[
-                ("device/wwid", "naa.5000c500a1b2c3d4\n"),
-                ("device/serial", "  AB12\u{1} \n"),
-                ("device/scsi_level", "7\n"),
-            ],
-        );
-        assert_eq!(facts.identity.text, "wwn naa.5000c500a1b2c3d4");
-        assert_eq!((facts.serial.as_str(), facts.scsi), ("AB12", true));
-        assert_eq!(
-            facts.wwn[..9],
-            [0x50, 0, 0xc5, 0, 0xa1, 0xb2, 0xc3, 0xd4, 0]
-        );
-        assert_eq!((facts.sectors, facts.sequence), (2048, 9));
-    }
-
-    #[test]
-    fn others_are_known_by_what_they_have() {
-        let own = |text: &str| (text.to_string(), true);
-        assert_eq!(identity("virtio", &[("serial", "S1\n")]), own("serial S1"));
-        assert_eq!(identity("dm", &[("dm/uuid", "LVM-x\n")]), own("dm LVM-x"));
-        assert_eq!(
-            identity("empty", &[("dm/uuid", "\n"), ("md/uuid", "u\n")]),
-            own("md u")
-        );
-        assert_eq!(
-            identity("loop", &[("loop/backing_file", "/a b\n")]),
-            own("file /a b")
-        );
-        let made_up = "device 8:1 of 2048 sectors".to_string();
-        assert_eq!(identity("bare", &[]), (made_up, false));
-    }
-
-    #[test]
-    fn a_partition_is_not_its_disk() {
-        let part = [
-            ("part/partition", "1\n"),
-            ("part/size", "64\n"),
-            ("wwid", "eui.0011223344556677\n"),
-        ];
-        let facts = facts("part", &part);
-        assert_eq!(facts.identity.text, "wwn eui.0011223344556677 partition 1");
-        assert_eq!((facts.wwn, facts.sectors, facts.sequence), ([0; 16], 64, 9));
-    }
-
-    #[test]
-    fn a_partition_is_on_a_disk() {
-        let (part, disk) = (Number { major: 8, minor: 1 }, Number { major: 8, minor: 0 });
-        let dev = ("dev", "8:0\n");
-        for (name, attributes, found) in [
-            ("on", &[dev, ("part/partition", "1\n")][..], disk),
-            ("whole", &[dev][..], part),
-            ("untold", &[("part/partition", "1\n")][..], part),
-        ] {
-            let sys = sysfs(name, attributes);
-            assert_eq!(whole(&sys, part), found, "{name}");
-            std::fs::remove_dir_all(sys).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_copied_partition_is_not_the_one_that_was_copied() {
-        let part = [
-            ("part/partition", "1\n"),
-            ("part/size", "64\n"),
-            ("part/uevent", "MAJOR=8\nPARTUUID=ab-01\n"),
-        ];
-        let on = |wwid: &'static str| {
-            let attributes = [&part[..], &[("wwid", wwid)]].concat();
-            identity("partuuid", &attributes)
-        };
-        let own = |text: &str| (text.to_string(), true);
-        assert_eq!(on("naa.50\n"), own("wwn naa.50 partition ab-01"));
-        assert_eq!(on("naa.51\n"), own("wwn naa.51 partition ab-01"));
-        assert_eq!(identity("partuuid-only", &part), own("partition ab-01"));
-        let made_up = "device 8:1 of 64 sectors".to_string();
-        assert_eq!(identity("nameless", &part[..2]), (made_up, false));
-    }
-
-    #[test]
-    fn what_shares_a_serial_number_shows_one_of_its_own() {
-        let serial = |name: &str, attributes: &[(&str, &str)]| facts(name, attributes).serial;
-        let disk = ("device/serial", " S1 \n");
-        let part = |number| [disk, ("part/partition", number), ("part/size", "64\n")];
-        assert_eq!(serial("part-1", &part("1\n")), "S1-part1");
-        assert_eq!(serial("part-2", &part("2\n")), "S1-part2");
-        assert_eq!(serial("nvme", &[disk, ("nsid", "7\n")]), "S1-n7");
-        let [first, second, third] = part("2\n");
-        let namespace = [first, second, third, ("nsid", "7\n")];
-        assert_eq!(serial("nvme-part", &namespace), "S1-n7-part2");
-        assert_eq!(serial("crypt", &[("dm/uuid", "CRYPT-x\n")]), "CRYPT-x");
-        assert_eq!(serial("raid", &[("md/uuid", "0a-1b\n")]), "0a-1b");
-        assert_eq!(serial("image", &[("loop/backing_file", "/a\n")]), "");
-        assert_eq!(
-            serial("blank", &[("serial", " \u{1} \n"), ("nsid", "1\n")]),
-            ""
-        );
-    }
-
-    #[test]
-    fn long_serial_numbers_are_shortened_and_still_differ() {
-        let most = "x".repeat(SERIAL);
-        assert_eq!(shortened(most.clone()), most);
-        // The digest of the whole was taken with another program.
-        let wwn = "mpath-3600508b400105e210000900000490000";
-        let first = shortened(format!("part1-{wwn}"));
-        assert_eq!(first, "ff022fcdf4cb4119-0105e210000900000490000");
-        assert_eq!(first.len(), SERIAL);
-        assert_ne!(first, shortened(format!("part2-{wwn}")));
-        let group = "LVM-".to_string() + &"g".repeat(32);
-        let volume = |last| shortened(group.clone() + &"v".repeat(31) + last);
-        assert_ne!(volume("1"), volume("2"));
-        assert_eq!(volume("1"), volume("1"));
-    }
-
-    #[test]
-    fn a_device_that_is_not_there_has_none() {
-        let number = Number { major: 8, minor: 1 };
-        assert_eq!(Facts::read(Path::new("/nowhere"), number), None);
-    }
-
-    #[test]
-    fn only_whole_names_are_world_wide() {
-        assert_eq!(
-            wwn("eui.00112233445566778899aabbccddeeff").unwrap()[15],
-            0xff
-        );
-        for odd in [
-            "t10.ATA disk",
-            "nvme.1",
-            "naa.",
-            "naa.123",
-            "naa.12345g",
-            "eui.00112233445566778899aabbccddeeff00",
-        ] {
-            assert_eq!(wwn(odd), None, "{odd}");
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ pub fn lun(minor: u32, identity: &str, shared: bool) -> Lun {
         scsi: false,
         sequence: 1,
         sectors: 8,
+        image: String::new(),
     };
     let disk = Disk {
         path: "/dev/x".into(),
