@@ -21,9 +21,10 @@ administration() {
     for d in $1 $2; do dd if=/dev/$d of=/dev/null bs=64k count=4 iflag=direct; done
     other=$(told get_stat Reads lun=/dev/$2)
     [ "$other" -ge 4 ]
-    gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/$1
+    gvsdmgr clear_stat -D /dev/gvsd0 -q tgt=$(attribute $1 lun)
     expect "$(told get_stat Reads lun=/dev/$1)" 0 "reads of the cleared LUN"
     expect "$(told get_stat Reads lun=/dev/$2)" "$other" "reads of the other LUN"
+    expect "$(told get_stat Reads tgt=$(attribute $2 lun))" "$other" "reads of the other LUN, by its target"
     dd if=/dev/$1 of=/dev/null bs=64k count=4 iflag=direct
     expect "$(told get_stat 'Bytes read' lun=/dev/$1)" 262144 "bytes read"
     gvsdmgr --json get_stat -D /dev/gvsd0 | grep -q '"interrupts": [1-9]'
@@ -41,7 +42,7 @@ administration() {
         --iodepth_batch=16 --output=/tmp/fio.out
     [ "$(told get_stat Merges lun=/dev/$1)" -gt 0 ] || { echo "neighbours read together were not merged"; return 1; }
     for words in 'get_info -D /dev/gvsd7' 'get_info -D /dev/null' 'get_info -D /dev/gvsd0 -q lun=/dev/null' \
-        'get_info -D /dev/gvsd0 -q lun=255' "-f replace_dsk -D /dev/gvsd0 -q lun=/dev/$1" '-f replace_dsk -D /dev/gvsd0' \
+        'get_info -D /dev/gvsd0 -q lun=255' 'get_stat -D /dev/gvsd0 -q tgt=255' "-f replace_dsk -D /dev/gvsd0 -q lun=/dev/$1" '-f replace_dsk -D /dev/gvsd0' \
         '-f task_mgmt -D /dev/gvsd0 -q tgt=all' '-f task_mgmt -D /dev/gvsd0 -q lun=0 -t abort -r 99:0'; do
         refused gvsdmgr $words
     done
@@ -56,7 +57,9 @@ administration() {
 resets_under_load() {
     verified $1 32 16m & load=$!
     while kill -0 $load 2>/dev/null; do
-        gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset >/dev/null || { kill $load; wait $load; return 1; }
+        for which in all $(attribute $1 lun); do
+            gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=$which -t reset >/dev/null || { kill $load; wait $load; return 1; }
+        done
         sleep 0.05
     done
     wait $load

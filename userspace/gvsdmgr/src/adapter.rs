@@ -34,15 +34,15 @@ pub enum Error {
         _ => "",
     })]
     Call(PathBuf, &'static str, io::Error),
-    #[error("{0}: there is no LUN {1}; the LUNs are: {2}")]
-    NoLun(PathBuf, u32, String),
+    #[error("{0}: there is no {1}; the numbers are: {2}")]
+    NoNumber(PathBuf, Qualifier, String),
     #[error("{0}: {1}")]
     NoPath(PathBuf, io::Error),
     #[error("{0}: no LUN has the disk {1}; the disks are: {2}")]
     NoDisk(PathBuf, PathBuf, String),
     #[error("say which LUN: -q lun=/dev/avioX, lun_dsf=/dev/avioX or lun=NUMBER")]
     NoQualifier,
-    #[error("one LUN only, please: -q lun=/dev/avioX, lun_dsf=/dev/avioX or lun=NUMBER")]
+    #[error("this is for one LUN, no target: -q lun=/dev/avioX, lun_dsf=/dev/avioX or lun=NUMBER")]
     NotOne,
     #[error("the disk of {0} was not replaced; there is nothing to accept")]
     NotReplaced(String),
@@ -153,41 +153,84 @@ impl Adapter {
 
     /// The LUNs that a qualifier names.
     pub fn chosen(&self, wanted: &Qualifier) -> Result<Vec<Lun>, Error> {
-        let luns = self.luns()?;
-        let list = |name: &dyn Fn(&Lun) -> String| {
-            let names: Vec<_> = luns.iter().map(name).collect();
-            names.join(", ")
-        };
-        match wanted {
-            Qualifier::All => Ok(luns),
-            Qualifier::Number(number) => match luns.iter().find(|lun| lun.lun == *number) {
-                Some(lun) => Ok(vec![*lun]),
-                None => Err(Error::NoLun(
-                    self.path.clone(),
-                    *number,
-                    list(&|lun| lun.lun.to_string()),
-                )),
-            },
-            Qualifier::Disk(path) => {
-                // A link such as those in /dev/disk names the disk as well.
-                let disk = path
-                    .canonicalize()
-                    .map_err(|e| Error::NoPath(path.clone(), e))?;
-                let name = |lun: &Lun| format!("/dev/{}", text(&lun.disk));
-                match luns.iter().find(|lun| Path::new(&name(lun)) == disk) {
-                    Some(lun) => Ok(vec![*lun]),
-                    None => Err(Error::NoDisk(self.path.clone(), path.clone(), list(&name))),
-                }
-            }
-        }
+        choose(&self.path, self.luns()?, wanted)
     }
 
     /// The one LUN that a qualifier names.
     pub fn one(&self, wanted: Option<&Qualifier>) -> Result<Lun, Error> {
         match wanted {
             None => Err(Error::NoQualifier),
-            Some(Qualifier::All) => Err(Error::NotOne),
+            Some(Qualifier::All | Qualifier::Target(_)) => Err(Error::NotOne),
             Some(one) => self.chosen(one)?.first().copied().ok_or(Error::NotOne),
+        }
+    }
+}
+
+/// Those of an adapter's LUNs that a qualifier names.
+fn choose(adapter: &Path, luns: Vec<Lun>, wanted: &Qualifier) -> Result<Vec<Lun>, Error> {
+    let list = |name: &dyn Fn(&Lun) -> String| {
+        let names: Vec<_> = luns.iter().map(name).collect();
+        names.join(", ")
+    };
+    match wanted {
+        Qualifier::All => Ok(luns),
+        Qualifier::Number(number) | Qualifier::Target(number) => {
+            match luns.iter().find(|lun| lun.lun == *number) {
+                Some(lun) => Ok(vec![*lun]),
+                None => Err(Error::NoNumber(
+                    adapter.into(),
+                    wanted.clone(),
+                    list(&|lun| lun.lun.to_string()),
+                )),
+            }
+        }
+        Qualifier::Disk(path) => {
+            // A link such as those in /dev/disk names the disk as well.
+            let disk = path
+                .canonicalize()
+                .map_err(|e| Error::NoPath(path.clone(), e))?;
+            let name = |lun: &Lun| format!("/dev/{}", text(&lun.disk));
+            match luns.iter().find(|lun| Path::new(&name(lun)) == disk) {
+                Some(lun) => Ok(vec![*lun]),
+                None => Err(Error::NoDisk(adapter.into(), path.clone(), list(&name))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_the_lun_of_its_number() {
+        let luns = || [0, 3, 7].map(|lun| Lun { lun, ..Lun::ZERO }).to_vec();
+        let chosen = |wanted| choose(Path::new("/dev/gvsd0"), luns(), &wanted);
+        let numbers = |wanted| {
+            let chosen = chosen(wanted).unwrap();
+            chosen.iter().map(|lun| lun.lun).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(Qualifier::Target(3)), [3]);
+        assert_eq!(numbers(Qualifier::Number(7)), [7]);
+        assert_eq!(numbers(Qualifier::All), [0, 3, 7]);
+        let refusal = |wanted| chosen(wanted).unwrap_err().to_string();
+        let text = refusal(Qualifier::Target(4));
+        assert_eq!(
+            text,
+            "/dev/gvsd0: there is no target 4; the numbers are: 0, 3, 7"
+        );
+        assert!(refusal(Qualifier::Number(4)).contains("no LUN 4"));
+    }
+
+    #[test]
+    fn what_is_for_one_lun_is_for_no_target() {
+        let adapter = Adapter {
+            path: "/dev/null".into(),
+            file: File::open("/dev/null").unwrap(),
+        };
+        for wanted in [Qualifier::Target(3), Qualifier::All] {
+            let refused = adapter.one(Some(&wanted));
+            assert!(matches!(refused, Err(Error::NotOne)), "{wanted}");
         }
     }
 }

@@ -28,8 +28,9 @@ pub struct Args {
     #[arg(short = 'D', value_name = "/dev/gvsdN")]
     pub device: PathBuf,
 
-    /// Which LUNs: lun=all, lun=/dev/avioX (lun_dsf=/dev/avioX is the same), lun=NUMBER or tgt=all. A target is a LUN
-    /// here: tgt=all means all LUNs
+    /// Which LUNs: lun=all, lun=/dev/avioX (lun_dsf=/dev/avioX is the same), lun=NUMBER, tgt=all or tgt=NUMBER. Each LUN
+    /// is a target of its own here, of the same number: tgt=all means all LUNs. What is for one LUN, replace_dsk and
+    /// abort, takes lun= or lun_dsf=
     #[arg(short, value_name = "QUALIFIER")]
     pub qualifier: Option<Qualifier>,
 
@@ -49,7 +50,8 @@ Examples:
   gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/avioa
   gvsdmgr replace_dsk -D /dev/gvsd0 -q lun=/dev/avioa
   gvsdmgr -f task_mgmt -D /dev/gvsd0 -q lun=/dev/avioa -t reset
-  gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset";
+  gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=all -t reset
+  gvsdmgr get_stat -D /dev/gvsd0 -q tgt=3";
 
 impl Args {
     /// An option that is only for task_mgmt, given with another command.
@@ -86,9 +88,10 @@ pub enum Command {
 /// A task management command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Task {
-    /// Abort one request of a LUN: see -r
+    /// Mark one request of a LUN as aborted: see -r. If the disk carries it out after all, it ends as ever; if it fails,
+    /// it is sent again
     Abort,
-    /// Reset each of the LUNs: abort all its requests
+    /// Reset each of the LUNs: mark all its requests so
     Reset,
 }
 
@@ -101,20 +104,22 @@ pub enum Qualifier {
     Disk(PathBuf),
     /// The one with this number.
     Number(u32),
+    /// Those of the target with this number: the LUN of the same one.
+    Target(u32),
 }
 
 impl FromStr for Qualifier {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some(("lun" | "tgt", "all")) => Ok(Self::All),
-            Some(("lun" | "lun_dsf", path)) if path.starts_with('/') => Ok(Self::Disk(path.into())),
-            Some(("lun", number)) if number.parse::<u32>().is_ok() => {
-                number.parse().map(Self::Number).map_err(|_| String::new())
-            }
+        let (kind, value) = text.split_once('=').unwrap_or_default();
+        match (kind, value.parse()) {
+            ("lun" | "tgt", _) if value == "all" => Ok(Self::All),
+            ("lun" | "lun_dsf", _) if value.starts_with('/') => Ok(Self::Disk(value.into())),
+            ("lun", Ok(number)) => Ok(Self::Number(number)),
+            ("tgt", Ok(number)) => Ok(Self::Target(number)),
             _ => Err(
-                "it should be lun=all, lun=/dev/avioX, lun_dsf=/dev/avioX, lun=NUMBER or tgt=all"
+                "it should be lun=all, lun=/dev/avioX, lun_dsf=/dev/avioX, lun=NUMBER, tgt=all or tgt=NUMBER"
                     .into(),
             ),
         }
@@ -127,6 +132,7 @@ impl fmt::Display for Qualifier {
             Self::All => write!(f, "all LUNs"),
             Self::Disk(path) => write!(f, "{}", path.display()),
             Self::Number(number) => write!(f, "LUN {number}"),
+            Self::Target(number) => write!(f, "target {number}"),
         }
     }
 }
@@ -159,6 +165,8 @@ mod tests {
         let args = parse("gvsdmgr task_mgmt -D /dev/gvsd0 -q lun=3 -t abort -r 1:17").unwrap();
         assert_eq!(args.request, Some((1, 17)));
         assert_eq!(args.qualifier, Some(Qualifier::Number(3)));
+        let args = parse("gvsdmgr -f task_mgmt -D /dev/gvsd0 -q tgt=3 -t reset").unwrap();
+        assert_eq!(args.qualifier, Some(Qualifier::Target(3)));
     }
 
     #[test]
@@ -168,7 +176,12 @@ mod tests {
             "gvsdmgr get_infos -D /dev/gvsd0",
             "gvsdmgr get_info -D /dev/gvsd0 -q lun=",
             "gvsdmgr get_info -D /dev/gvsd0 -q lun=-1",
-            "gvsdmgr get_info -D /dev/gvsd0 -q tgt=3",
+            "gvsdmgr get_info -D /dev/gvsd0 -q tgt=",
+            "gvsdmgr get_info -D /dev/gvsd0 -q tgt=-1",
+            "gvsdmgr get_info -D /dev/gvsd0 -q tgt=4294967296",
+            "gvsdmgr get_info -D /dev/gvsd0 -q tgt=/dev/avioa",
+            "gvsdmgr get_info -D /dev/gvsd0 -q lun_dsf=3",
+            "gvsdmgr get_info -D /dev/gvsd0 -q all",
             "gvsdmgr task_mgmt -D /dev/gvsd0 -q lun=3 -t abort -r 1",
         ] {
             assert!(parse(line).is_err(), "{line}");
@@ -179,7 +192,7 @@ mod tests {
     fn every_form_of_a_qualifier_is_told() {
         let help = Args::command().render_long_help().to_string();
         let error = parse("gvsdmgr get_info -D /dev/gvsd0 -q lun=").unwrap_err();
-        for form in "lun=all lun=/dev lun_dsf=/dev lun=NUMBER tgt=all".split(' ') {
+        for form in "lun=all lun=/dev lun_dsf=/dev lun=NUMBER tgt=all tgt=NUMBER".split(' ') {
             assert!(help.contains(form), "{form} is missing in {help}");
             let error = error.to_string();
             assert!(error.contains(form), "{form} is missing in {error}");

@@ -102,7 +102,10 @@ fn task_mgmt(args: &Args, adapter: &Adapter) -> Result<(), Error> {
             let lun = adapter.one(Some(wanted))?;
             confirm(
                 args,
-                &format!("Request {tag} of queue {queue} will be aborted. Go on"),
+                &format!(
+                    "Request {tag} of queue {queue} will be marked as aborted, and end as ever if its disk carries it out \
+                     after all. Go on"
+                ),
             )?;
             adapter.task(task::ABORT, lun.lun, queue, tag)?
         }
@@ -112,7 +115,10 @@ fn task_mgmt(args: &Args, adapter: &Adapter) -> Result<(), Error> {
             let luns = adapter.chosen(wanted)?;
             confirm(
                 args,
-                &format!("All I/O in flight of {wanted} will be aborted. Go on"),
+                &format!(
+                    "All I/O in flight of {wanted} will be marked as aborted, and end as ever if its disk carries it out \
+                     after all. Go on"
+                ),
             )?;
             let mut left: u32 = 0;
             for lun in luns {
