@@ -62,6 +62,11 @@ class Machine(Shell):
         """Wait until it has a LUN's disk open no more, as who looks for partitions has."""
         wait_for(lambda: not lun_of(control, lun)["in-use"], 20, f"LUN {lun} to be open no more")
 
+    def looked_through(self, control, lun, disk):
+        """Wait until it has looked for partitions on a new disk, which it may begin late."""
+        self.do(f"until [ $(awk '{{ print $1 }}' /sys/block/{disk}/stat) -gt 0 ]; do sleep 0.05; done")
+        self.let_go(control, lun)
+
     def in_background(self, command, name):
         """Begin a command whose exit code comes into /tmp/NAME."""
         self.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")

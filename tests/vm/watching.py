@@ -49,9 +49,7 @@ def both_sides(guest, control):
     with case("storage:both-sides-count-the-same"):
         half = 8 << 11
         disk = guest.new_disk(control, 21, dm("half", f"0 {half} linear {null_blk('whole', 16)} 0", f"{half} {half} error"))
-        # Whoever looks for what is on a new disk has begun, and has looked.
-        guest.do("sleep 0.5")
-        guest.let_go(control, 21)
+        guest.looked_through(control, 21, disk)
         guest.do(f"gvsdmgr clear_stat -D /dev/gvsd0 && gvsdmgr clear_stat -D /dev/gvsd0 -q lun=/dev/{disk}")
         before, all_before = shown("lun21"), shown("adapter")
         guest.do(f"dd if=/dev/zero of=/dev/{disk} bs=8k count=5 oflag=direct && dd if=/dev/{disk} of=/dev/null bs=4k count=7 iflag=direct")
