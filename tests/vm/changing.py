@@ -56,12 +56,15 @@ def other_limits(guest, control):
         remove_null_blk("cache")
     with case("storage:limits-change-while-somebody-else-changes-them"):
         discards, keeps = null_blk("discards", 16, discard=1), null_blk("keeps", 16)
-        disk = guest.new_disk(control, 20, dm("changes", linear(discards)), limits={"iops": 2, "iops-burst": 1})
+        disk = guest.new_disk(control, 20, dm("changes", linear(discards)))
+        guest.looked_through(control, 20, disk)
+        # All but the first of the requests wait until there are no limits: how slow the machine is then does not matter.
+        control("set-limits", lun=20, limits={"bytes": 1, "bytes-burst": 4096})
         guest.in_background(f"fio --name=w --filename=/dev/{disk} --rw=write --bs=4k --size=256k --iodepth=16 --direct=1 --ioengine=libaio", "written")
         guest.at_work(disk)
         # It has the limits' lock until no request is left, which its LUN's limits put off.
-        guest.in_background(f"echo 1 >/sys/block/{disk}/queue/rotational", "set")
-        guest.do("sleep 0.5; [ ! -e /tmp/set ]")
+        guest.in_background(f"sh -c 'echo $$ >/tmp/setter; echo 1 >/sys/block/{disk}/queue/rotational'", "set")
+        guest.do("until grep -q '^State:.D' /proc/$(cat /tmp/setter)/status; do [ ! -e /tmp/set ] || exit 1; sleep 0.1; done")
         dm_reload("changes", *behind_each_other(discards, keeps))
         guest.do(f"until_is {32 << 11} attribute {disk} size; [ ! -e /tmp/set ] && [ ! -e /tmp/written ]")
         control("set-limits", lun=20, limits={})
