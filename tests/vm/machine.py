@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from common import Shell, sh, wait_for
-from control import Control
+from control import Control, Refused
 
 SOCKET, STATE = Path("/tmp/avio.socket"), Path("/tmp/avio.state")
 
@@ -54,8 +54,19 @@ class Machine(Shell):
 
     def remove_disk(self, control, lun, disk):
         """Take a LUN away, and see its disk go."""
-        self.let_go(control, lun)
-        control("remove-lun", lun=lun)
+
+        def removed():
+            self.let_go(control, lun)
+            try:
+                control("remove-lun", lun=lun)
+            except Refused as refused:
+                # Who looks for partitions may have opened it just now.
+                if "guest uses" not in str(refused):
+                    raise
+                return False
+            return True
+
+        wait_for(removed, 20, f"LUN {lun} to be removed")
         self.gone(disk)
 
     def let_go(self, control, lun):

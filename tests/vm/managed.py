@@ -16,6 +16,7 @@ def managed(guest, control):
     somebody has said yes."""
     path, mib = null_blk("managed", 24), 16
     disk = guest.new_disk(control, NUMBER, path, serial="MANAGED")
+    guest.looked_through(control, NUMBER, disk)
     with case("storage:gvsdmgr-tells-programs"):
         described(guest, disk, path)
         counted(guest, disk)
