@@ -125,7 +125,7 @@ def killed(report):
         began = runner.stdout.readline() == b"up\n"
         runner.kill()
         # The end of the pipe comes when nobody has it open any more.
-        ended = bool(select.select([runner.stdout], [], [], 30)[0])
+        ended = bool(select.select([runner.stdout], [], [], 300)[0])
     status = "pass" if began and ended else "fail"
     report.add(status, "runner:all-ends-with-it", time.monotonic() - start, "it did not begin" if not began else "it goes on")
 
@@ -170,6 +170,10 @@ def user(report):
         cargo(report, "the Loom models", ["--release", "-p", "avio_core", "--test", "loom"], env)
 
 
+# After so many seconds a VM is taken for one that has hung. On two cores without KVM none needs more than 14 minutes.
+LONGEST = 3600
+
+
 def in_vm(report, name, lines, flavour, **options):
     """Run scripts of tests/vm in a VM, with `--` between them, and report their RESULT lines, and whether the kernel's
     log stayed clean."""
@@ -181,7 +185,7 @@ def in_vm(report, name, lines, flavour, **options):
             seen.append(test)
             report.add(status, test, float(seconds), "".join(detail))
 
-    result = vm.run(lines, f"{name}-{flavour}", flavour, on_line=take, **options)
+    result = vm.run(lines, f"{name}-{flavour}", flavour, on_line=take, timeout=LONGEST, **options)
     failed_tests = any(text.startswith("RESULT fail ") for text in result.lines)
     failure = result.failure()
     if failure and result.code == 1 and failed_tests and not result.problems and not result.timed_out:
@@ -202,7 +206,7 @@ MODULE, FAULTS = ["/avio/tests/vm/module.py"], ["/avio/tests/vm/faults.py"]
 def faults(report):
     """The kernel and the devices fail."""
     built("normal")
-    in_vm(report, "faults", FAULTS, "normal", guests=False, append=["kunit.autorun=0"], timeout=900)
+    in_vm(report, "faults", FAULTS, "normal", guests=False, append=["kunit.autorun=0"])
 
 
 @functools.cache
@@ -235,7 +239,7 @@ def packed(flavour, name="guest", programs=()):
 def module(report):
     """KUnit and the hostile driver."""
     built("normal")
-    in_vm(report, "module", MODULE, "normal", guests=False, timeout=900)
+    in_vm(report, "module", MODULE, "normal", guests=False)
     with BUILDING:
         own_trees.builds(report)
 
@@ -243,7 +247,7 @@ def module(report):
 def stack(report):
     """Guests on the whole stack."""
     line = ["/avio/tests/vm/stack.py", packed("normal")]
-    in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0", NO_POLLING], timeout=1200)
+    in_vm(report, "stack", line, "normal", cpus=4, memory="4G", append=["kunit.autorun=0", NO_POLLING])
 
 
 def on_the_stack(script, name=None, guest="normal", brief=False, qemu=lambda: (), programs=()):
@@ -254,7 +258,7 @@ def on_the_stack(script, name=None, guest="normal", brief=False, qemu=lambda: ()
         built("normal")
         initrd = packed(guest, script if programs else "guest", programs)
         line = [f"/avio/tests/vm/{script}.py", initrd, *(["brief"] if brief else [])]
-        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0", NO_POLLING], "timeout": 2400}
+        options = {"guest_flavour": guest, "memory": "4G", "append": ["kunit.autorun=0", NO_POLLING]}
         in_vm(report, name or script, line, "normal", qemu=qemu(), **options)
 
     return run
@@ -274,7 +278,7 @@ def debug_host(report):
     built("debug")
     lines = [*MODULE, "--", "/avio/tests/vm/stack.py", packed("normal"), "brief", "--", *FAULTS]
     # Its guests are few, and make do with a processor less.
-    in_vm(report, "host", lines, "debug", guests=False, memory="2G", append=[NO_POLLING], timeout=2400)
+    in_vm(report, "host", lines, "debug", guests=False, memory="2G", append=[NO_POLLING])
 
 
 def machines_at_once():

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from backings import null_blk, write
-from common import BIN, GUEST_IMAGE, Shell, case, check, counters, equal, sh, wait_for
+from common import BIN, GUEST_IMAGE, PATIENCE, Shell, case, check, counters, equal, sh, wait_for
 from control import Control
 
 ROOT = Path("/sys/fs/cgroup")
@@ -113,7 +113,7 @@ def refusals(initrd, path):
         line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd, *options]
         enter = (lambda: write(inside / "cgroup.procs", os.getpid())) if inside else None
         done = subprocess.run(
-            [str(word) for word in line], check=False, capture_output=True, text=True, timeout=60, preexec_fn=enter
+            [str(word) for word in line], check=False, capture_output=True, text=True, timeout=60 * PATIENCE, preexec_fn=enter
         )
         check(done.returncode == 1 and text in done.stderr, f"{options}: exit code {done.returncode}, {done.stderr[-300:]!r}")
 
@@ -185,6 +185,6 @@ def weights(initrd):
                 equal(read, counted["read-bytes"], f"bytes read in the cgroup of LUN {lun} of {hba}")
         with case("kinds:weights-cgroups-go"):
             control("quit")
-            guest.process.wait(timeout=60)
+            guest.process.wait(timeout=60 * PATIENCE)
             wait_for(lambda: not (DIR / "a").exists() and not (DIR / "b").exists(), 10, "the cgroups' end")
     DIR.rmdir()

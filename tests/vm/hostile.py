@@ -16,6 +16,6 @@ def disk():
 def attack(name, *options):
     """Run the driver. It prints results as we do."""
     line = [BIN / "avio-hostile", "--device", DISK, *options]
-    ended = subprocess.run(line, check=False, timeout=900 * PATIENCE).returncode
     with case(f"{name}:ended"):
+        ended = subprocess.run(line, check=False, timeout=300 * PATIENCE).returncode
         check(ended in (0, 1), f"avio-hostile ended with exit code {ended}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cgroups
 from backings import dm, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions, sectors, test_disk
-from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, no_guest, remove, sh, wait_for
+from common import BIN, GUEST_IMAGE, PATIENCE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, no_guest, remove, sh, wait_for
 from lifecycle import addresses, crowded, replaced, slow, stopping
 from machine import STATE, Machine
 from sizes import from_huge_pages, writes
@@ -158,7 +158,7 @@ def many_luns():
     with case("kinds:257th-lun-refused"):
         line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD]
         line += [word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")]
-        done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60 * PATIENCE)
         check(done.returncode and "256" in done.stderr + done.stdout, f"it said {done.stderr[-300:]!r}")
 
 

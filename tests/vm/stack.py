@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from common import (
-    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, Guest, Skip, case, check, claimable, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
+    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, PATIENCE, Guest, Skip, case, check, claimable, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
 )  # fmt: skip
 from machine import SOCKET, STATE, Machine, requests_of
 
@@ -261,7 +261,7 @@ def refusals(device):
 
     def fails(name, line, *words):
         with case(f"stack:refuses-{name}"):
-            done = subprocess.run([str(w) for w in line], check=False, capture_output=True, text=True, timeout=60)
+            done = subprocess.run([str(w) for w in line], check=False, capture_output=True, text=True, timeout=60 * PATIENCE)
             said = done.stdout + done.stderr
             check(done.returncode, "the VMM reported success")
             missing = [word for word in words if word not in said]
