@@ -197,11 +197,11 @@ def says(guest, name, seconds):
         ended = guest.process.poll() is not None
         if ended:
             guest.reader.join(timeout=10)
-        lines = guest.lines[seen:]
-        seen += len(lines)
-        for line in lines:
-            if line.startswith(mark):
-                return line.removeprefix(mark)
+        words = guest.words[seen:]
+        seen += len(words)
+        for said in words:
+            if said.startswith(mark):
+                return said.removeprefix(mark)
         if ended or time.monotonic() > end:
             what = "the guest has ended" if ended else f"{seconds} s are over"
             raise Failure(f"{what}, and it has not said {name}; its last words: {guest.tail()}")

@@ -196,9 +196,15 @@ def no_guest(initrd, disk, *words):
     check(done.returncode and all(word in done.stderr for word in words), f"a VMM with {disk} ended with {done.returncode} and {done.stderr[-300:]!r}")
 
 
+def whole(line):
+    """What a guest has said in a line that ends with its length; nothing of one in whose middle are other words."""
+    found = re.fullmatch(r"(GUEST-.*) =(\d+)", line)
+    return found[1] if found and int(found[2]) in (len(found[1]), len(found[1].encode())) else None
+
+
 class Guest:
     """A KVM guest in our VMM. Its console is echoed with `guest| ` before each line, so that its kernel's log is
-    searched too; its `GUEST-RESULT status name seconds detail` lines are kept."""
+    searched too; what it says to us (`say` in guest/tasks.sh) is kept."""
 
     STDIN = subprocess.DEVNULL
 
@@ -210,7 +216,7 @@ class Guest:
         line = self.command(disks, initrd, cmdline, cpus, memory)
         line += ["--huge-pages"] if huge else []
         line += ["--queues", queues] if queues else []
-        self.results, self.lines, self.quiet = [], [], quiet
+        self.words, self.lines, self.quiet = [], [], quiet
         self.start = time.monotonic()
         self.process = subprocess.Popen(
             [str(word) for word in line], stdin=self.STDIN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -233,14 +239,14 @@ class Guest:
             self.lines.append(line)
             if not self.quiet:
                 print(f"guest| {line}", flush=True)
-            if line.startswith("GUEST-RESULT "):
-                words = line.split(None, 4)
-                self.results.append((words[1], words[2], float(words[3]), words[4] if len(words) > 4 else ""))
+            said = whole(line)
+            if said and said not in self.words:
+                self.words.append(said)
 
     def value(self, name):
         """The rest of the guest's line `GUEST-VALUE name …`."""
         mark = f"GUEST-VALUE {name} "
-        return next((line[len(mark) :] for line in self.lines if line.startswith(mark)), None)
+        return next((said[len(mark) :] for said in self.words if said.startswith(mark)), None)
 
     def said(self, text):
         """Whether a line with this text has come."""
@@ -278,9 +284,10 @@ class Guest:
 
     def report(self, prefix):
         """Hand the guest's results on as ours."""
-        for status, name, seconds, detail in self.results:
-            result(status, f"{prefix}:{name}", seconds, detail)
-        check(any(True for _ in self.results), f"the guest reported no results: {self.tail()}")
+        results = [said.split(None, 5)[2:] for said in self.words if said.startswith("GUEST-RESULT ")]
+        for status, name, seconds, *detail in results:
+            result(status, f"{prefix}:{name}", float(seconds), "".join(detail))
+        check(results and f"GUEST-RESULTS {len(results)}" in self.words, f"the guest reported {len(results)} results: {self.tail()}")
 
 
 class Shell(Guest):
@@ -301,24 +308,27 @@ class Shell(Guest):
     def begin(self, command):
         """Begin a command; its number for `answer`."""
         self.asked += 1
-        self.asked_at[self.asked] = len(self.lines)
+        self.asked_at[self.asked] = len(self.words)
         self.process.stdin.write(f"{self.asked} {command}\n".encode())
         self.process.stdin.flush()
         return self.asked
 
-    def answer(self, number, seconds=60):
+    def answer(self, number, seconds=60, again=3):
         """Wait for a command's end; its exit code and what it printed."""
         mark, since = f"GUEST-ANSWER {number} ", self.asked_at.pop(number)
-        whole = re.compile(mark + r"(\d+)\.")
 
         def found():
-            return next(filter(None, (whole.search(line) for line in self.lines[since:] if mark in line)), None)
+            return next((said[len(mark) :] for said in self.words[since:] if said.startswith(mark)), None)
 
         wait_for(lambda: found() or self.process.poll() is not None, seconds, f"answer {number}", self.hangs)
         check(found(), f"the guest ended before its answer: {self.tail()}")
-        said = f"GUEST-SAYS {number} "
-        text = "\n".join(line[len(said) :] for line in self.lines[since:] if line.startswith(said))
-        return int(found()[1]), text
+        code, count = map(int, found().split())
+        mark = f"GUEST-SAYS {number} "
+        lines = dict(said[len(mark) :].split(" ", 1) for said in self.words[since:] if said.startswith(mark))
+        if len(lines) == count:
+            return code, "\n".join(lines.values())
+        check(again, f"of answer {number}, {len(lines)} of {count} lines are whole: {self.tail()}")
+        return code, self.answer(self.begin(f"cat /tmp/answer{number}"), seconds, again - 1)[1]
 
     def try_to(self, command, seconds=60):
         """Have a command done; its exit code and what it printed."""

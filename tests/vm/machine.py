@@ -35,7 +35,7 @@ class Machine(Shell):
 
     def starts(self):
         """How often a kernel of it has come up."""
-        return sum("GUEST-SHELL" in line for line in self.lines)
+        return sum(said.startswith("GUEST-SHELL ") for said in self.words)
 
     def last_word(self, command):
         """Have a command done that ends the kernel."""

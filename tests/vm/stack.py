@@ -76,7 +76,7 @@ def whole(devices):
 
 def guest_disk(guest, number):
     """Name of the guest's disk by its order."""
-    names = [line.split()[2] for line in guest.lines if line.startswith("GUEST-VALUE disk")]
+    names = [said.split()[2] for said in guest.words if said.startswith("GUEST-VALUE disk ")]
     check(len(names) >= number, f"the guest listed {len(names)} disks")
     return names[number - 1]
 

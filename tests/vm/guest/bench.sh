@@ -20,6 +20,9 @@ bench_sample() {
 # bench_spent COUNTER FILE: what came between two samples.
 bench_spent() { echo $(($($1 /tmp/$2.last) - $($1 /tmp/$2.first))); }
 
+# Once, as what is counted begins at these words.
+value() { said="GUEST-VALUE $*"; echo "$said =${#said}" >/dev/console; }
+
 # bench_load LOAD: what it is for fio.
 bench_load() {
     case $1 in

@@ -22,5 +22,5 @@ blockdev --flushbufs /dev/$d
 show mount -o ro "$part" /mnt
 show sh -c 'cd /mnt && sha256sum -c sums'
 show umount /mnt
-echo GUEST-DONE
+say GUEST-DONE
 sleep 3

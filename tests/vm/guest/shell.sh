@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 # A guest that does what its host says. Each line of the console is `ID COMMAND`; what the command printed comes back as
-# `GUEST-SAYS ID …`, and then `GUEST-ANSWER ID CODE.`, twice, as a word of the kernel's may come in the middle. The functions of
-# the other scripts are commands too.
+# `GUEST-SAYS ID NUMBER …`, once, as the host can ask again for what it was, and then `GUEST-ANSWER ID CODE LINES`; all of it with
+# lengths, as `say` has them. The functions of the other scripts are commands too.
 
 task_shell() {
     stty -echo
     load
-    echo GUEST-SHELL
+    say "GUEST-SHELL $(cat /proc/sys/kernel/random/boot_id)"
     while read -r id line; do
         (eval "$line") >"/tmp/answer$id" 2>&1
         code=$?
-        sed "s/^/GUEST-SAYS $id /" "/tmp/answer$id"
-        echo "GUEST-ANSWER $id $code."
-        echo "GUEST-ANSWER $id $code."
+        awk -v id="$id" '{ said = "GUEST-SAYS " id " " NR " " $0; print said " =" length(said) }' "/tmp/answer$id"
+        say "GUEST-ANSWER $id $code $(awk 'END { print NR }' "/tmp/answer$id")"
     done
 }
 

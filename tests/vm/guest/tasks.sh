@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 # What test guests do, in busybox shell. A case is a function; its result goes to the console as
-# `GUEST-RESULT pass|fail NAME SECONDS DETAIL`, a value for the host's side as `GUEST-VALUE NAME VALUE`. What cases share is here,
-# and tasks that have none; the others are in io.sh and administration.sh.
+# `GUEST-RESULT NUMBER pass|fail NAME SECONDS DETAIL`, a value for the host's side as `GUEST-VALUE NAME VALUE`. What cases share is
+# here, and tasks that have none; the others are in io.sh and administration.sh.
+
+# Says a line to the host: twice, and with its length behind, for the kernel's words and the VMM's come in the middle of ours.
+say() {
+    said="$*"
+    for copy in 1 2; do echo "$said =${#said}"; done
+}
 
 now() { cut -d' ' -f1 /proc/uptime; }
 
@@ -11,10 +17,11 @@ run_case() {
     begun=$(now)
     (set -e; "$@") >/tmp/out 2>&1 # not as a condition: there, the shell would ignore set -e
     if [ $? = 0 ]; then verdict=pass; detail=; else verdict=fail; detail=$(tail -n 3 /tmp/out | tr '\n' '/'); fi
-    echo "GUEST-RESULT $verdict $name $(echo "$(now) $begun" | awk '{printf "%.2f", $1 - $2}') $detail"
+    results=$((results + 1))
+    say "GUEST-RESULT $results $verdict $name $(echo "$(now) $begun" | awk '{printf "%.2f", $1 - $2}') $detail"
 }
 
-value() { echo "GUEST-VALUE $*" >/dev/console; }
+value() { say "GUEST-VALUE $*" >/dev/console; }
 
 # refused COMMAND…: it must fail.
 refused() { if "$@"; then echo "not refused: $*"; return 1; fi; }
@@ -46,14 +53,14 @@ task_hello() {
 # Reset instead of power-off.
 task_reset() {
     run_case probe load
-    echo GUEST-RESETS
+    say GUEST-RESETS
     reboot -f
 }
 
 # I/O without end, for a host that does something to us meanwhile.
 task_busy() {
     load
-    echo GUEST-BUSY
+    say GUEST-BUSY
     fio --name=busy --filename=/dev/$(disk 1) --rw=randrw --bs=16k --size=64m --time_based --runtime=3600 --direct=1 \
         --ioengine=libaio --iodepth=32 --randrepeat=1 --output=/tmp/fio.out
 }
