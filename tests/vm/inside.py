@@ -11,6 +11,22 @@ KMEMLEAK = "/sys/kernel/debug/kmemleak"
 # Whether memory of our VMM's kind is in huge pages where it asks for them; QEMU's is without more.
 SHMEM_HUGE = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
+# After how many seconds the kernel takes a processor, and a task, for stuck: a host that stood still for half a minute is no
+# fault of the modules'. The first is doubled for soft lockups. Guests set the same (guest/init).
+PAUSES = {
+    "/proc/sys/kernel/watchdog_thresh": "60",
+    "/proc/sys/kernel/hung_task_timeout_secs": "600",
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": "120",
+}
+
+
+def bear_pauses():
+    """Have the kernel wait as long, where it looks for such things."""
+    for path, seconds in PAUSES.items():
+        if os.path.exists(path):
+            with open(path, "w", encoding="ascii") as file:
+                file.write(seconds)
+
 
 def leaks():
     """Unreferenced objects that kmemleak finds, as it describes them. Two scans, for the first may see a pointer in
@@ -38,6 +54,7 @@ def lines(arguments):
 def main():
     """Run all of them; an exit code that is not 0 if there was one, or 1 if memory leaked."""
     code = 0
+    bear_pauses()
     if "AVIO_EMULATED_SVM" in os.environ:
         subprocess.run(["insmod", os.environ["AVIO_EMULATED_SVM"]], check=True)
     with open(SHMEM_HUGE, "w", encoding="ascii") as file:
