@@ -14,7 +14,7 @@ ROOT = Path("/sys/fs/cgroup")
 DIR = ROOT / "guest1"
 SOCKET = Path("/tmp/weights.socket")
 # In a second, all cgroups together; few enough for a guest under emulation to want more.
-IOPS = 200
+IOPS = 100
 HEAVY, LIGHT = 1000, 100
 
 
@@ -38,7 +38,7 @@ def of_the_vmm(initrd):
         group = ROOT / "guest"
         group.mkdir()
         path = null_blk("throttled", 32)
-        rate = 200
+        rate = 40
         write(group / "io.max", f"{number(path)} riops={rate}")
         write(group / "cgroup.procs", os.getpid())
         with Shell([f"path={path}"], initrd) as guest:

@@ -19,7 +19,8 @@ def bytes_read(device):
 def limited_bytes(guest, control):
     """A LUN whose bytes are limited moves no more of them than it may."""
     with case("storage:limits-of-bytes"):
-        rate, burst = 1 << 20, 256 << 10
+        # So little that any guest wants more.
+        rate, burst = 128 << 10, 32 << 10
         path = null_blk("narrow", 32)
         disk = guest.new_disk(control, 13, path, limits={"bytes": rate, "bytes-burst": burst})
         load = f"fio --name=n --filename=/dev/{disk} --rw=randread --bs=16k --size=8m --iodepth=8 --direct=1 --ioengine=libaio --time_based --runtime=3"

@@ -145,7 +145,8 @@ def ranges(guest, control):
 def limits(guest, control):
     """A LUN that is limited does no more than it may; its neighbour does more."""
     with case("storage:limits"):
-        rate, burst = 200, 50
+        # So few that any guest wants more.
+        rate, burst = 20, 5
         path = null_blk("slow", 32)
         slow = guest.new_disk(control, 13, path, limits={"iops": rate, "iops-burst": burst})
         quick = guest.disk_of(1)
