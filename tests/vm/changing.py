@@ -49,8 +49,9 @@ def other_limits(guest, control):
         guest.do("end_beside")
         # Who holds it open may have looked whether to flush: it is another disk now, by the same name.
         guest.do(f"exec 7</dev/{disk}; (dd bs=4k count=1 <&7 >/tmp/before; until [ -e /tmp/switched ]; do sleep 0.1; done; dd bs=4k skip=64 count=1 <&7 >/tmp/behind; echo >/tmp/held) >/dev/null 2>&1 & exec 7<&-")
+        guest.do("until [ -s /tmp/before ]; do sleep 0.1; done")
         switch("write back")
-        guest.do("touch /tmp/switched; until [ -s /tmp/held ]; do sleep 0.1; done; [ -s /tmp/before ] && [ ! -s /tmp/behind ]")
+        guest.do("touch /tmp/switched; until [ -s /tmp/held ]; do sleep 0.1; done; [ ! -s /tmp/behind ]")
         guest.do(f"verified {disk} 16 1m")
         guest.remove_disk(control, 20, disk)
         remove_null_blk("cache")
