@@ -58,7 +58,7 @@ def udev_rules(guest, control):
         path = "/dev/disk/by-path/pci-0000:00:01.0-avio-lun-"
 
         def named(link, wanted):
-            equal(guest.do(f"udevadm settle --timeout=30; readlink -f {link}; :").strip(), wanted, link)
+            equal(guest.do(f"udevadm settle --timeout=300; readlink -f {link}; :").strip(), wanted, link)
 
         guest.do("ln -s /usr/bin/udevadm /tmp/systemd-udevd; (/tmp/systemd-udevd </dev/null >/tmp/udev.log 2>&1 &); until [ -S /run/udev/control ]; do sleep 0.1; done")
         guest.do("udevadm trigger --subsystem-match=block --action=add")
@@ -74,7 +74,7 @@ def udev_rules(guest, control):
         for link in (wwn, f"{path}17", "/dev/disk/by-id/avio-a_b_c"):
             named(link, f"/dev/{added}")
         guest.remove_disk(control, 17, added)
-        left = guest.do(f"until [ ! -e /sys/block/{added} ]; do sleep 0.1; done; udevadm settle --timeout=30; ls -d {wwn} {path}17 2>/dev/null; :")
+        left = guest.do(f"until [ ! -e /sys/block/{added} ]; do sleep 0.1; done; udevadm settle --timeout=300; ls -d {wwn} {path}17 2>/dev/null; :")
         equal(left.strip(), "", "links to a disk that has gone")
         guest.do("udevadm control --exit")
 

@@ -85,7 +85,7 @@ until_is() {
     tries=0
     until [ "$("$@")" = "$wanted" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 300 ] || { echo "$* says $("$@"), not $wanted"; return 1; }
+        [ $tries -lt 1000 ] || { echo "$* says $("$@"), not $wanted"; return 1; }
         sleep 0.1
     done
 }

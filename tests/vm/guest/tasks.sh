@@ -35,7 +35,7 @@ wait_disks() {
     tries=0
     while [ "$(disks | wc -l)" -lt "$1" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 200 ] || { echo "only $(disks | wc -l) of $1 disks came"; return 1; }
+        [ $tries -lt 1000 ] || { echo "only $(disks | wc -l) of $1 disks came"; return 1; }
         sleep 0.1
     done
 }
