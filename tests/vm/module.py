@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from backings import dm, linear, remove_dm, standing_still, test_disk
-from common import BIN, COUNTERS, HOST_MODULE, case, check, finish, insert, loaded, modprobe, remove, result, sh
+from common import BIN, COUNTERS, HOST_MODULE, case, check, counters, finish, insert, loaded, modprobe, remove, result, sh, wait_for
 from hostile import DISK, attack, disk
 
 
@@ -80,6 +80,14 @@ def victim(step, device=DISK):
     check(ready == "ready\n", f"the victim said {ready!r}")
 
 
+def kept_waiting():
+    """Whether there are requests in flight, and nothing moves for a while."""
+    before = counters()[0]
+    time.sleep(0.2)
+    after = counters()[0]
+    return after["in_flight"] and after["requests"] == before["requests"]
+
+
 def removals():
     """Removes the module in every state that allows it, and inserts it again."""
     for step in ("opened", "queues", "running", "broken", "quiesced", "loaded"):
@@ -90,6 +98,7 @@ def removals():
             insert()
     with case("c7_not_removed_while_a_backing_has_requests"):
         with victim("loaded", dm("still", linear(DISK))) as process, standing_still("still"):
+            wait_for(kept_waiting, 20, "a request that its backing keeps")
             process.kill()
             # Long enough for it to have come to the end of its adapter, where it waits for the backing.
             time.sleep(1)
