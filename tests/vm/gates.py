@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backings import linear, loop, null_blk, remove_dm, remove_null_blk
 from common import case, check, claimable, equal, sh, wait_for
-from machine import Machine, guest_sum, host_sum, lun_of, requests_of
+from machine import Machine, guest_sum, host_sum, lun_of, requests_at_rest, requests_of
 
 MIB = 1 << 20
 
@@ -28,7 +28,7 @@ def gated(guest, number):
 def untouched(path, mib):
     """What tells whether a disk was touched: how many requests it had, and all that is on it."""
     whole = host_sum(path, 0, mib * MIB)
-    before = requests_of(path)
+    before = requests_at_rest(path)
 
     def same(when):
         equal(requests_of(path), before, f"number of requests to the new backing {when}")
@@ -241,7 +241,7 @@ def unheard(guest, control):
         control.refuses("add-lun", "has not let go", "LUN 19", disk={"path": other}, lun=19)
         guest.refuses(read)
         guest.gone(disk)
-        before, since = requests_of(other), guest.log_length()
+        before, since = requests_at_rest(other), guest.log_length()
         control("replace-lun", lun=25, disk={"path": other})
         guest.refuses(f"dd if=/dev/{exchanged} of=/dev/null bs=4k count=1 iflag=direct")
         guest.logged(since, "LUN 25", "replace_dsk")

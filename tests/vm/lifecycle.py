@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backings import dm, linear, loop, null_blk, scsi_disk, standing_still
 from common import BIN, GUEST_IMAGE, Guest, Shell, case, check, equal, sh, wait_for
-from machine import SOCKET, Machine, host_sum, requests_of
+from machine import SOCKET, Machine, host_sum, requests_at_rest, requests_of
 
 
 def boot_disk(initrd):
@@ -33,7 +33,7 @@ def quiesced(guest, control):
         control.refuses("save", "quiesce first")
         guest.do(f"beside {guest.disk_of(1)}")
         ctl("quiesce")
-        before, saved = requests_of("/dev/second"), json.loads(ctl("save"))
+        before, saved = requests_at_rest("/dev/second"), json.loads(ctl("save"))
         time.sleep(1)
         equal(guest.do("echo awake").strip(), "awake", "the word of the guest")
         equal(requests_of("/dev/second"), before, "I/Os on the backing of a quiesced adapter")
@@ -258,7 +258,7 @@ def replaced(guest, control):
     with case("kinds:replacement-while-a-backing-hangs"):
         left, fresh, passing = addresses(control)["left"], null_blk("fresh", 16), null_blk("passing", 16)
         disk, neighbour = guest.disk_of(0, left), guest.disk_of(3, left)
-        before = requests_of(fresh)
+        before = requests_at_rest(fresh)
         accept = f"for g in /dev/gvsd*; do gvsdmgr -f replace_dsk -D $g -q lun=/dev/{disk} && break; done"
         guest.do(f"beside {neighbour}")
         with standing_still("hanging"):

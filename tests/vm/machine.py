@@ -2,6 +2,7 @@
 """In the VM: a guest with a control socket and a state file, and what the host sees of its disks."""
 
 import json
+import time
 from pathlib import Path
 
 from common import Shell, sh, wait_for
@@ -129,3 +130,16 @@ def requests_of(device):
     """Reads, writes, discards and flushes that a device has carried out."""
     words = Path(f"/sys/class/block/{Path(device).name}/stat").read_text(encoding="ascii").split()
     return sum(int(words[kind]) for kind in (0, 4, 11, 15))
+
+
+def requests_at_rest(device):
+    """The same of a device that nobody uses now: who waits for a request goes on before it is counted."""
+    counts = [requests_of(device)]
+
+    def unchanged():
+        time.sleep(0.1)
+        counts.append(requests_of(device))
+        return counts[-1] == counts[-2]
+
+    wait_for(unchanged, 20, f"{device} to be at rest")
+    return counts[-1]

@@ -15,7 +15,7 @@ from gates import another_returns, image_while_off, mounted, unheard, while_off
 from hanging import aborted, added_while_stuck, failed_flush, mute_when_added, removed_while_stuck, stuck
 from lifecycle import crash_dump, kexec, quiesced, root_on_a_lun, udev_rules
 from limits import limited_bytes, over_a_reset
-from machine import Machine, host_sum, lun_of, requests_of, told
+from machine import Machine, host_sum, lun_of, requests_at_rest, requests_of, told
 from managed import managed
 from power import power_cut
 from real_disks import lost_and_back, scsi, volume
@@ -95,7 +95,7 @@ def gate(guest, control):
         old, new = null_blk("old", 16), null_blk("new", 24)
         disk = guest.new_disk(control, 11, old)
         guest.do(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1")
-        before, since = requests_of(new), guest.log_length()
+        before, since = requests_at_rest(new), guest.log_length()
         control("replace-lun", lun=11, disk={"path": new, "serial": "ANOTHER"})
         guest.logged(since, "/dev/gvsd0", "LUN 11", f"{24 << 11} sectors", "serial ANOTHER", "replace_dsk")
         guest.refuses(f": </dev/{disk}")
