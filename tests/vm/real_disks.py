@@ -61,9 +61,10 @@ def loss(guest, control, path, lose, again, rescan=False):
     link = Path("/tmp/by-id")
     link.symlink_to(path)
     disk = guest.new_disk(control, 15, str(link))
-    guest.do(f"leave_pattern {disk}; rm -f /tmp/returned /tmp/kept-open /tmp/doomed")
-    read = "until [ -e /tmp/returned ]; do sleep 0.1; done; dd bs=64k skip=16 count=16 | cmp - /tmp/pattern"
+    guest.do(f"leave_pattern {disk}; rm -f /tmp/opened /tmp/returned /tmp/kept-open /tmp/doomed")
+    read = "touch /tmp/opened; until [ -e /tmp/returned ]; do sleep 0.1; done; dd bs=64k skip=16 count=16 | cmp - /tmp/pattern"
     guest.in_background(f"({read}) </dev/{disk}", "kept-open")
+    guest.do("until [ -e /tmp/opened ]; do sleep 0.1; done")
     guest.do(f"beside {guest.disk_of(0)}")
     # Behind the pattern.
     load = f"fio --name=doomed --filename=/dev/{disk} --offset=4m --size=8m --rw=randrw --bs=4k --iodepth=16 --direct=1 --ioengine=libaio"
