@@ -225,8 +225,8 @@ def unheard(guest, control):
         device, file = loop(16, "unheard")
         disk = guest.new_disk(control, 19, device)
         exchanged, other = guest.new_disk(control, 25, null_blk("seen", 16)), null_blk("unseen", 16)
-        for number in (19, 25):
-            guest.let_go(control, number)
+        for number, name in ((19, disk), (25, exchanged)):
+            guest.looked_through(control, number, name)
         address = guest.do("told get_info 'Hardware Path'").strip()
         read = f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 iflag=direct"
         guest.do(f"mask_changes {address} 1")

@@ -171,10 +171,11 @@ def stopping(guest, control):
 
     hanging, neighbour = guest.disk_of(0, address["left"]), guest.disk_of(3, address["left"])
     guest.do(f"beside {guest.disk_of(0, address['right'])}")
+    guest.looked_through(control, 0, hanging)
     with standing_still("hanging"):
         with case("kinds:a-queue-is-mended-while-a-backing-hangs"):
             guest.in_background(write.format(1, hanging), "hung")
-            wait_for(lambda: any(in_flight()), 20, "a request on the backing that hangs")
+            wait_for(lambda: sorted(map(bool, in_flight())) == [False, True], 20, "a request of one queue on the backing that hangs")
             idle, since = in_flight().index(0), guest.log_length()
             guest.do(f"find_queue {address['left']} {idle}; scribble")
             guest.logged(since, f"queue {idle}: was reset")
