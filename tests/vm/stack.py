@@ -85,7 +85,11 @@ def confined(process):
     """Each thread of a VMM has the filter of the whole process, and all but the main one theirs besides."""
     threads = {}
     for task in Path(f"/proc/{process}/task").iterdir():
-        status = dict(line.split(":\t", 1) for line in (task / "status").read_text(encoding="ascii").splitlines() if ":\t" in line)
+        try:
+            text = (task / "status").read_text(encoding="ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended since
+        status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
         # The workers of queues are the kernel's.
         if not status["Name"].startswith("avio-stor-q"):
             threads[status["Name"], task.name] = (status["Seccomp"], int(status["Seccomp_filters"]))

@@ -127,15 +127,19 @@ def placed(guest, workers):
     everywhere = os.sched_getaffinity(0)
     one, other = sorted(everywhere)[:2]
     threads = [int(path.name) for path in Path(f"/proc/{guest.process.pid}/task").iterdir()]
+    # Some may have ended since.
+    ended = contextlib.suppress(FileNotFoundError, ProcessLookupError)
     for thread in threads:
-        name = Path(f"/proc/{thread}/comm").read_text(encoding="ascii")
-        away = workers == "apart" and name.startswith("avio-stor-q")
-        os.sched_setaffinity(thread, {other} if away else {one})
+        with ended:
+            name = Path(f"/proc/{thread}/comm").read_text(encoding="ascii")
+            away = workers == "apart" and name.startswith("avio-stor-q")
+            os.sched_setaffinity(thread, {other} if away else {one})
     try:
         yield
     finally:
         for thread in threads:
-            os.sched_setaffinity(thread, everywhere)
+            with ended:
+                os.sched_setaffinity(thread, everywhere)
 
 
 def polling(guest, control):
