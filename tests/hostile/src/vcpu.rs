@@ -6,7 +6,8 @@ use crate::sys::{eventfd, give_memory, Mapping};
 use anyhow::{bail, Context, Result};
 use kvm_bindings::kvm_segment;
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuExit, VcpuFd, VmFd};
-use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::errno::Errno;
+use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 use std::os::fd::AsFd;
 
@@ -61,12 +62,24 @@ impl Vcpu {
     }
 }
 
-/// Keeps the calling thread off the first processor, if there are more.
+/// Lets the calling thread run on every processor but the first, if there are more.
 pub fn off_the_first_processor() -> Result<()> {
-    let mut set = sched_getaffinity(Pid::from_raw(0))?;
-    set.unset(0)?;
-    if (1..nix::sched::CpuSet::count()).any(|cpu| set.is_set(cpu).unwrap_or(false)) {
-        sched_setaffinity(Pid::from_raw(0), &set)?;
+    let mut set = CpuSet::new();
+    (1..CpuSet::count()).try_for_each(|cpu| set.set(cpu))?;
+    match sched_setaffinity(Pid::from_raw(0), &set) {
+        // There is no other.
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
-    Ok(())
+}
+
+/// Keeps the calling thread, and the workers that it starts, on one processor: the last, which is not the first if there are
+/// more. However late such a worker runs, its guest has not gone on meanwhile.
+pub fn on_one_processor() -> Result<()> {
+    let may = sched_getaffinity(Pid::from_raw(0))?;
+    let mut cpus = (0..CpuSet::count()).rev();
+    let last = cpus.find(|cpu| may.is_set(*cpu).unwrap_or(false));
+    let mut set = CpuSet::new();
+    set.set(last.context("a processor")?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }

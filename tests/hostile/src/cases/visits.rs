@@ -6,7 +6,7 @@ use crate::backing::NullBlk;
 use crate::counts;
 use crate::guest::*;
 use crate::run::{Env, Outcome, Test};
-use crate::vcpu::{off_the_first_processor, Vcpu};
+use crate::vcpu::{off_the_first_processor, on_one_processor, Vcpu};
 use crate::victim::Victim;
 use anyhow::{ensure, Context, Result};
 use avio_abi::ring::{control, Broken};
@@ -25,7 +25,16 @@ pub const TESTS: &[Test] = &[
 
 /// A disk that takes its time, so that requests that come one at a time can be told from many.
 fn slow() -> Result<NullBlk> {
-    NullBlk::new(&[("irqmode", "2"), ("completion_nsec", "300000")])
+    NullBlk::new(&[("irqmode", "2"), ("completion_nsec", "2000000")])
+}
+
+/// A guest on such a disk. Its workers sleep long before an answer is there, or they would find the next request by polling
+/// on a processor of their own, and nobody would ring.
+fn start(disk: &NullBlk, config: &Config<'_>) -> Result<Guest> {
+    const WINDOW_NS: u32 = 100_000;
+    let guest = Guest::on(&disk.open()?, config)?;
+    guest.adapter.set_poll(WINDOW_NS)?;
+    Ok(guest)
 }
 
 fn visits() -> Result<u64> {
@@ -39,7 +48,6 @@ fn until_visited(guest: &mut Guest) -> Result<Option<Vcpu>> {
     let Some(mut vcpu) = Vcpu::ringing(guest.queue().kick.as_fd())? else {
         return Ok(None);
     };
-    off_the_first_processor()?;
     let before = visits()?;
     wait_for("a visit", || {
         one(guest, &mut vcpu)?;
@@ -66,7 +74,8 @@ fn no_kvm() -> Result<Outcome> {
 
 fn serves(_: &Env) -> Result<Outcome> {
     let disk = slow()?;
-    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    on_one_processor()?;
+    let mut guest = start(&disk, &PLAIN)?;
     guest.store(0, 0, 4096, 7)?;
     let Some(mut vcpu) = until_visited(&mut guest)? else {
         return no_kvm();
@@ -111,7 +120,8 @@ fn serves(_: &Env) -> Result<Outcome> {
 /// A virtual machine of another process has the doorbell: it wakes the worker, and makes no visits.
 fn strangers(env: &Env) -> Result<Outcome> {
     let disk = slow()?;
-    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    on_one_processor()?;
+    let mut guest = start(&disk, &PLAIN)?;
     if until_visited(&mut guest)?.is_none() {
         return no_kvm();
     }
@@ -133,7 +143,8 @@ fn strangers(env: &Env) -> Result<Outcome> {
 
 fn finds_broken(_: &Env) -> Result<Outcome> {
     let disk = slow()?;
-    let mut guest = Guest::on(&disk.open()?, &TWO_QUEUES)?;
+    on_one_processor()?;
+    let mut guest = start(&disk, &TWO_QUEUES)?;
     let Some(mut vcpu) = until_visited(&mut guest)? else {
         return no_kvm();
     };
@@ -172,7 +183,8 @@ fn beside_ringing(kick: &OwnedFd, during: impl FnOnce() -> Result<()>) -> Result
 
 fn stop(_: &Env) -> Result<Outcome> {
     let disk = slow()?;
-    let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+    off_the_first_processor()?;
+    let mut guest = start(&disk, &PLAIN)?;
     for _ in 0..20 {
         let Some(mut vcpu) = until_visited(&mut guest)? else {
             return no_kvm();
@@ -197,8 +209,9 @@ fn stop(_: &Env) -> Result<Outcome> {
 
 fn close(_: &Env) -> Result<Outcome> {
     let disk = slow()?;
+    off_the_first_processor()?;
     for round in 0..20 {
-        let mut guest = Guest::on(&disk.open()?, &PLAIN)?;
+        let mut guest = start(&disk, &PLAIN)?;
         let Some(mut vcpu) = until_visited(&mut guest)? else {
             return no_kvm();
         };
