@@ -39,6 +39,12 @@ pub struct Refused {
     pub index: u32,
 }
 
+impl From<Refused> for Errno {
+    fn from(refused: Refused) -> Self {
+        refused.errno
+    }
+}
+
 /// The argument of a call.
 pub trait Argument: Wire {
     /// Its fields `error` and `error_index`, where it has them.

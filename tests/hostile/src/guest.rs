@@ -40,12 +40,16 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<(
     Ok(())
 }
 
-/// Repeats a call for as long as it says EAGAIN.
-pub fn until_done(what: &str, mut call: impl FnMut() -> Result<(), Errno>) -> Result<()> {
+/// Repeats a call for as long as it says EAGAIN: none waits longer than a second for what is in flight, which may take
+/// longer where the worker or the device does not get to run.
+pub fn until_done<T, E>(what: &str, mut call: impl FnMut() -> Result<T, E>) -> Result<()>
+where
+    E: std::error::Error + Into<Errno> + Copy + Send + Sync + 'static,
+{
     wait_for(what, || match call() {
-        Ok(()) => Ok(true),
-        Err(Errno::EAGAIN) => Ok(false),
-        Err(errno) => Err(errno).context(what.to_owned()),
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.into(), Errno::EAGAIN) => Ok(false),
+        Err(error) => Err(error).context(what.to_owned()),
     })
 }
 
@@ -196,9 +200,24 @@ impl Guest {
         })
     }
 
+    /// STOP, however long it takes.
+    pub fn stop(&self) -> Result<()> {
+        until_done("STOP", || self.adapter.stop())
+    }
+
+    /// QUIESCE, however long it takes.
+    pub fn quiesce(&self) -> Result<()> {
+        until_done("QUIESCE", || self.adapter.quiesce())
+    }
+
+    /// SET_MEMORY, however long it takes.
+    pub fn set_memory(&self, table: &[Region]) -> Result<()> {
+        until_done("SET_MEMORY", || self.adapter.set_memory(table))
+    }
+
     /// RESET and all over again.
     pub fn restart(&mut self) -> Result<()> {
-        self.adapter.stop().context("STOP")?;
+        self.stop()?;
         let size = self.queues[0].view.size.entries();
         self.set_up(self.queues.len() as u32, size)
     }

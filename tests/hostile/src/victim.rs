@@ -81,11 +81,11 @@ fn guest(device: &Path, step: Step) -> Result<Guest> {
     guest.set_up(1, 8)?;
     match step {
         Step::Queues => {
-            guest.adapter.stop()?;
+            guest.stop()?;
             guest.adapter.set_features(1, guest.features)?;
             guest.adapter.set_queue(&guest.queues[0].description())?;
         }
-        Step::Quiesced => guest.adapter.quiesce()?,
+        Step::Quiesced => guest.quiesce()?,
         Step::Broken => guest.queue().go(&[read(8, 0, &[(DATA, 4096)])])?,
         Step::Loaded => {
             guest.works(0, 1)?;

@@ -96,7 +96,7 @@ fn semaphores(env: &Env) -> Result<Outcome> {
         guest.works(0, round)?;
         (0..round).try_for_each(|_| guest.queue().kick())?;
     }
-    guest.adapter.stop().context("STOP")?;
+    guest.stop()?;
     pass()
 }
 

@@ -72,7 +72,7 @@ fn out_of_order(env: &Env) -> Result<Outcome> {
     adapter.start(2).context("START after all")?;
     guest.works(0, 40)?;
     guest.works(1, 41)?;
-    guest.adapter.stop()?;
+    guest.stop()?;
     // STOP has forgotten features and queues.
     refused("START after STOP", guest.adapter.start(2), NotConfigured)?;
     pass()
@@ -83,7 +83,7 @@ fn repeated(env: &Env) -> Result<Outcome> {
     let fd = env.device.as_raw_fd();
     refused("START twice", guest.adapter.start(2), SetupError::Running)?;
     guest.works(0, 42)?;
-    guest.adapter.stop()?;
+    guest.stop()?;
     guest.adapter.stop().context("STOP twice")?;
     refused(
         "LUN twice",
@@ -92,10 +92,10 @@ fn repeated(env: &Env) -> Result<Outcome> {
     )?;
     let table = regions(&guest.mapping);
     for round in 0..20 {
-        guest.adapter.set_memory(&table)?;
+        guest.set_memory(&table)?;
         guest.set_up(2, 8)?;
         guest.works(0, round)?;
-        guest.adapter.stop()?;
+        guest.stop()?;
         guest.adapter.remove_lun(0, 0)?;
         guest.adapter.add_lun(0, fd, 0)?;
     }
@@ -190,7 +190,7 @@ fn stop(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::start(env, &TWO_QUEUES)?;
     for round in 0..20 {
         load(&mut guest)?;
-        until_done("STOP with requests in flight", || guest.adapter.stop())?;
+        guest.stop().context("with requests in flight")?;
         // After STOP nothing is written any more.
         guest.fill(DATA, 0, 4096, round);
         std::thread::sleep(Duration::from_millis(5));

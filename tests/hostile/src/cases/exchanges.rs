@@ -77,7 +77,7 @@ fn exchanged(env: &Env) -> Result<Outcome> {
         guest.queue().go(&reads)?;
         let without = round % 2 == 0;
         let now = if without { &table[..2] } else { &table[..] };
-        guest.adapter.set_memory(now)?;
+        guest.set_memory(now)?;
         let queue = &mut guest.queues[0];
         let answers = queue.answers(&[0, 1, 2, 3, 4, 5, 6, 7])?;
         for (tag, status) in answers.iter().enumerate() {
@@ -149,7 +149,7 @@ fn other_memory(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::on(&device.open()?, &PLAIN)?;
     guest.store(0, 0, LEN, 310)?;
     let ((old, old_region), (new, new_region)) = (extra(311)?, extra(312)?);
-    guest.adapter.set_memory(&with(&guest, old_region))?;
+    guest.set_memory(&with(&guest, old_region))?;
     let half = LEN / 2;
     let second = EXTRA + u64::from(half);
     let waiting = [
@@ -217,7 +217,7 @@ fn without_rings(env: &Env) -> Result<Outcome> {
     let mut guest = Guest::simple(env)?;
     guest.store(0, 0, LEN, 320)?;
     let (memory, region) = extra(321)?;
-    guest.adapter.set_memory(&[region]).context("SET_MEMORY")?;
+    guest.set_memory(&[region])?;
     guest.queue().ok(&read(0, 0, &[(EXTRA, LEN)]))?;
     holds("the only memory", &memory, 320)?;
     let gone = read(1, 0, &[(DATA, 4096)]);
@@ -225,7 +225,7 @@ fn without_rings(env: &Env) -> Result<Outcome> {
         .queue()
         .expect(&gone, Status::BadAddress, "memory that is gone")?;
     // These are found in the ring when nobody else can reach it any more.
-    guest.adapter.quiesce().context("QUIESCE")?;
+    guest.quiesce()?;
     memory.write(0, &pattern(0, LEN, 322));
     let reads = [0, 1, 2, 3].map(|tag| read(tag, 0, &[(EXTRA, LEN)]));
     guest.queue().go(&reads)?;
@@ -246,7 +246,7 @@ fn without_rings(env: &Env) -> Result<Outcome> {
         Ok(now.requests == before + 4 && now.in_flight == 0 && now.completion == now.submission)
     })?;
     holds("the only memory", &memory, 320)?;
-    adapter.stop().context("STOP")?;
+    until_done("STOP", || adapter.stop())?;
     adapter.set_features(1, 0)?;
     let call_fd = kicks[0].as_fd().as_raw_fd();
     let outside = adapter.set_queue(&SetQueue {
@@ -270,7 +270,7 @@ fn held_back(env: &Env) -> Result<Outcome> {
         Ok(lun.held_back >= 6 && lun.in_flight == 0)
     })?;
     let table = regions(&guest.mapping);
-    guest.adapter.set_memory(&table[..2])?;
+    guest.set_memory(&table[..2])?;
     guest.fill(NEXT, 0, 8 * 4096, 330);
     guest.adapter.limit_bytes(0, 0, 0)?;
     let answers = guest.queue().answers(&tags)?;
@@ -291,14 +291,14 @@ fn becomes_read_only(env: &Env) -> Result<Outcome> {
     constant[2].flags = region_flags::READ_ONLY;
     let (there, back) = (read(0, 0, &[(NEXT, LEN)]), write(1, 256, &[(NEXT, LEN)]));
     for seed in 341..344 {
-        guest.adapter.set_memory(&constant)?;
+        guest.set_memory(&constant)?;
         guest.fill(NEXT, 256, LEN, seed);
         let what = "a read into memory that is read-only now";
         guest.queue().expect(&there, Status::BadAddress, what)?;
         guest.verify(NEXT, 256, LEN, seed).context(what)?;
         guest.queue().ok(&back)?;
         guest.holds(0, 256, LEN, seed)?;
-        guest.adapter.set_memory(&writable)?;
+        guest.set_memory(&writable)?;
         guest.queue().ok(&there)?;
         guest.verify(NEXT, 0, LEN, 340)?;
     }

@@ -45,6 +45,16 @@ enum Went {
 }
 
 fn attempt(what: &str, call: &dyn Fn() -> Result<(), Refused>) -> Result<Went> {
+    // A worker that does not get to run for long is no failure.
+    let call = || loop {
+        match call() {
+            Err(Refused {
+                errno: Errno::EAGAIN,
+                ..
+            }) => continue,
+            result => return result,
+        }
+    };
     match call() {
         Ok(()) => Ok(Went::Well),
         Err(refused) if refused.errno == Errno::EFAULT => Ok(Went::Not),

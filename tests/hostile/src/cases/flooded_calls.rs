@@ -59,10 +59,7 @@ fn all_calls(
         until_done("QUIESCE", || adapter.quiesce())?;
         adapter.resume().context("RESUME")?;
         goes_on("RESUME")?;
-        until_done("SET_MEMORY", || {
-            let set = adapter.set_memory(table);
-            set.map(drop).map_err(|refused| refused.errno)
-        })?;
+        until_done("SET_MEMORY", || adapter.set_memory(table))?;
         goes_on("SET_MEMORY")?;
         let removed = adapter.remove_lun(0, remove_flags::FORCE);
         removed.context("REMOVE_LUN")?;
@@ -81,9 +78,7 @@ fn all_calls(
         "a stopped queue took {} requests",
         after - before
     );
-    adapter
-        .task(QUEUE_START, 0, (0, 0))
-        .context("QUEUE_START")?;
+    until_done("QUEUE_START", || adapter.task(QUEUE_START, 0, (0, 0)))?;
     until_done("STOP", || adapter.stop())
 }
 

@@ -89,7 +89,7 @@ fn absent(env: &Env) -> Result<Outcome> {
     guest
         .queue()
         .expect(&entry.on(9), Status::BadLun, "a LUN that was removed")?;
-    guest.adapter.stop()?;
+    guest.stop()?;
     guest
         .adapter
         .remove_lun(0, 0)

@@ -55,7 +55,7 @@ fn with_extra(env: &Env) -> Result<(Guest, Mapping)> {
         flags: 0,
         reserved: 0,
     });
-    guest.adapter.set_memory(&table)?;
+    guest.set_memory(&table)?;
     guest.store(0, 0, EXTRA_SIZE, 120)?;
     guest.queue().ok(&read(0, 0, &[(EXTRA, EXTRA_SIZE)]))?;
     Ok((guest, extra))
@@ -69,7 +69,7 @@ fn gone(env: &Env, take_away: fn(Mapping)) -> Result<Outcome> {
     guest.queue().ok(&read(1, 1024, &[(BACK, EXTRA_SIZE)]))?;
     guest.verify(BACK, 0, EXTRA_SIZE, 120)?;
     guest.queue().ok(&read(2, 0, &[(EXTRA, EXTRA_SIZE)]))?;
-    guest.adapter.set_memory(&regions(&guest.mapping))?;
+    guest.set_memory(&regions(&guest.mapping))?;
     let entry = read(3, 0, &[(EXTRA, EXTRA_SIZE)]);
     let what = "memory that was let go";
     guest.queue().expect(&entry, Status::BadAddress, what)?;

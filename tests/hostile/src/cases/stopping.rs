@@ -28,7 +28,7 @@ fn keeps_positions(env: &Env) -> Result<Outcome> {
         let status = guest.adapter.queue(index)?;
         Ok((status.submission, status.completion, status.in_flight))
     };
-    guest.adapter.quiesce()?;
+    guest.quiesce()?;
     let before = [positions(&guest, 0)?, positions(&guest, 1)?];
     ensure!(before == [(2, 2, 0), (4, 4, 0)], "positions {before:?}");
     // What is published now is for later.
@@ -48,7 +48,7 @@ fn keeps_positions(env: &Env) -> Result<Outcome> {
         Ok(positions(&guest, 0)? == (5, 5, 0))
     })?;
     guest.works(1, 233)?;
-    guest.adapter.quiesce()?;
+    guest.quiesce()?;
     guest.restart().context("STOP of a quiesced adapter")?;
     guest.works(0, 234)?;
     pass()
@@ -59,7 +59,7 @@ fn under_load(env: &Env) -> Result<Outcome> {
     let writes: Vec<_> = (0..8).map(|tag| write(tag, 0, &[(DATA, 65536)])).collect();
     for round in 0..50 {
         guest.queue().go(&writes)?;
-        until_done("QUIESCE under load", || guest.adapter.quiesce())?;
+        guest.quiesce().context("under load")?;
         let status = guest.adapter.queue(0)?;
         let (taken, posted) = (status.submission, status.completion);
         ensure!(

@@ -224,7 +224,7 @@ fn thousands(env: &Env) -> Result<Outcome> {
         ..large
     };
     let small = [rings, data];
-    guest.adapter.set_memory(&small)?;
+    guest.set_memory(&small)?;
     let (before, stop) = ((locked()?, pinned()?), AtomicBool::new(false));
     let others = {
         let (adapter, stop) = (&guest.adapter, &stop);
@@ -238,10 +238,11 @@ fn thousands(env: &Env) -> Result<Outcome> {
                 }
                 Ok(reads)
             });
-            let result = (0..TABLES).try_for_each(|_| adapter.set_memory(&small).map(drop));
+            let set = |_| until_done("SET_MEMORY", || adapter.set_memory(&small));
+            let result = (0..TABLES).try_for_each(set);
             stop.store(true, Ordering::Relaxed);
             let reads = reader.join().expect("reader");
-            result.map_err(anyhow::Error::from).and(reads)
+            result.and(reads)
         })?
     };
     // The second guest's pages are among those that are pinned, but they stay as they are.
@@ -250,7 +251,7 @@ fn thousands(env: &Env) -> Result<Outcome> {
         after == before,
         "kB locked and pages pinned: {after:?}, {before:?} before"
     );
-    guest.adapter.set_memory(&regions(&guest.mapping))?;
+    guest.set_memory(&regions(&guest.mapping))?;
     guest.works(0, 26)?;
     Ok(Outcome::Pass(format!(
         "{TABLES} tables, {others} reads meanwhile"

@@ -192,14 +192,13 @@ fn stop(_: &Env) -> Result<Outcome> {
         let kick = guest.queue().kick.as_fd().try_clone_to_owned()?;
         beside_ringing(&kick, || {
             (0..20).try_for_each(|_| one(&mut guest, &mut vcpu))?;
-            guest.adapter.quiesce()?;
+            guest.quiesce()?;
             guest.adapter.resume()?;
             one(&mut guest, &mut vcpu)?;
             // With requests in flight.
             let reads = [0, 1, 2].map(|tag| read(tag, 0, &[(DATA, 4096)]));
             guest.queue().go(&reads)?;
-            guest.adapter.stop()?;
-            Ok(())
+            guest.stop()
         })?;
         guest.set_up(1, 8)?;
         guest.works(0, 41)?;
