@@ -33,11 +33,15 @@ pub const SILENCE: Duration = Duration::from_millis(200);
 /// Waits until a condition holds.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
-    while !holds()? {
-        ensure!(Instant::now() < until, "{what}: not after {PATIENCE:?}");
+    loop {
+        // Before the look: who comes late looks once more.
+        let late = Instant::now() >= until;
+        if holds()? {
+            return Ok(());
+        }
+        ensure!(!late, "{what}: not after {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
 }
 
 /// Repeats a call for as long as it says EAGAIN: none waits longer than a second for what is in flight, which may take
