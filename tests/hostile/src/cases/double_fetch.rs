@@ -30,7 +30,7 @@ fn race(
     entries: &[Submission],
     wanted: [Status; 2],
 ) -> Result<String> {
-    const OFTEN: u32 = 50;
+    const OFTEN: u32 = 10;
     let (mapping, stop) = (guest.mapping.clone(), AtomicBool::new(false));
     let mut seen = [0; 2];
     std::thread::scope(|scope| {

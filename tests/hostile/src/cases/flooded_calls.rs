@@ -47,10 +47,12 @@ fn all_calls(
     table: &[avio_abi::ioctl::Region],
     done: &AtomicU64,
 ) -> Result<()> {
+    // More than what was done before and is not taken yet.
+    let more = u64::from(FLOODING.queues * FLOODING.size);
     let goes_on = |what: &str| {
         let before = done.load(Ordering::Relaxed);
         wait_for("the flood goes on", || {
-            Ok(done.load(Ordering::Relaxed) > before + 2000)
+            Ok(done.load(Ordering::Relaxed) > before + more)
         })
         .with_context(|| format!("after {what}"))
     };

@@ -76,6 +76,9 @@ const FLOODING: Config<'_> = Config {
     ..PLAIN
 };
 
+/// A flood is under way that has had so many done. Its rings hold more than a worker's turn from the beginning.
+const BEGUN: u64 = 64;
+
 /// A guest of whose queues one floods.
 const TWO_LARGE_QUEUES: Config<'_> = Config {
     queues: 2,
@@ -97,7 +100,7 @@ fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>)
                 scope.spawn(move || keep_full(queue, entry, done, stop))
             })
             .collect();
-        let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > 2000));
+        let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > BEGUN));
         let before = done.load(Ordering::Relaxed);
         let result = under_way.and_then(|()| work());
         let meanwhile = done.load(Ordering::Relaxed) - before;
@@ -137,7 +140,7 @@ fn completions_beside_submissions(env: &Env) -> Result<Outcome> {
                     stop.load(Ordering::Relaxed)
                 })
             });
-            let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > 2000));
+            let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > BEGUN));
             let before = done.load(Ordering::Relaxed);
             let mut requests = (0..REQUESTS)
                 .map(|round| write(0, round * u64::from(block) / 512, &[(BACK, block)]));
@@ -177,7 +180,7 @@ fn time_of_one(guest: &mut Guest) -> Result<Duration> {
 fn share(env: &Env) -> Result<Outcome> {
     const REQUESTS: u64 = 200;
     // Hundreds of time slices.
-    const STALL: Duration = Duration::from_secs(20);
+    const STALL: Duration = Duration::from_secs(120);
     let mut victim = Guest::simple(env)?;
     let large = [(DATA, 65536); 3];
     let floods = [

@@ -83,7 +83,7 @@ fn openers_of(whole: fn(Number) -> Number) -> Openers {
 
 /// Waits until there is something.
 pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(300);
     loop {
         // Before the look: who comes late looks once more.
         let late = Instant::now() >= end;
