@@ -80,9 +80,12 @@ impl Held {
     }
 }
 
-/// Whether a call of the adapter that was opened last goes on.
-pub fn is_busy() -> Result<bool> {
-    Ok(adapter()?.is_empty())
+/// Whether the adapter that was opened last has requests in flight. While its calls wait for them, debugfs tells no more than
+/// that they do.
+pub fn has_requests() -> Result<bool> {
+    let told = adapter()?;
+    let some = told.get("in_flight").is_some_and(|count| count != "0");
+    Ok(told.is_empty() || some)
 }
 
 /// What debugfs tells of the adapter that was opened last, without its LUNs and queues.

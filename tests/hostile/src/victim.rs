@@ -8,10 +8,11 @@ use crate::run::read_write;
 use crate::sys::Mapping;
 use crate::vcpu::{off_the_first_processor, Vcpu};
 use anyhow::{ensure, Context, Result};
+use avio_abi::ioctl::{QUIESCE, SET_MEMORY, STOP};
 use clap::ValueEnum;
 use nix::errno::Errno;
 use std::convert::Infallible;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -40,6 +41,17 @@ pub enum Waiting {
     Stop,
     Quiesce,
     SetMemory,
+}
+
+impl Waiting {
+    /// Its number.
+    const fn request(self) -> u32 {
+        match self {
+            Self::Stop => STOP,
+            Self::Quiesce => QUIESCE,
+            Self::SetMemory => SET_MEMORY,
+        }
+    }
 }
 
 /// Plays the victim.
@@ -227,6 +239,18 @@ impl Victim {
     pub fn end(&mut self) {
         let _ = self.kill();
         let _ = self.process.wait();
+    }
+
+    /// Whether it sleeps in this call.
+    pub fn sleeps_in(&self, call: Waiting) -> Result<bool> {
+        let text = fs::read_to_string(format!("/proc/{}/syscall", self.process.id()))?;
+        // The number of what it sleeps in, and arguments, of which the second says which ioctl.
+        let words: Vec<_> = text.split_whitespace().collect();
+        let [number, request] = [
+            libc::SYS_ioctl.to_string(),
+            format!("{:#x}", call.request()),
+        ];
+        Ok(words.first() == Some(&number.as_str()) && words.get(2) == Some(&request.as_str()))
     }
 
     /// Whether nothing is left of it.

@@ -3,7 +3,7 @@
 //! Owners that are killed, and a module that somebody wants to remove: at every step.
 
 use crate::backing::{Mapped, NullBlk};
-use crate::counts::{is_busy, pinned};
+use crate::counts::{has_requests, pinned};
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use crate::victim::{Step, Victim, Waiting};
@@ -55,16 +55,31 @@ fn between_steps(env: &Env) -> Result<Outcome> {
     pass()
 }
 
+/// Waits until the victim's adapter has a request that a device which stands still keeps.
+fn waits_for_device() -> Result<()> {
+    // What was on its way when it stood still has ended by then.
+    std::thread::sleep(SILENCE);
+    wait_for("a request stays in flight", has_requests)
+}
+
+/// Nobody but a victim that was killed waits for its backing, which has its memory all the while.
+fn nobody_else_waits(env: &Env, pages: u64) -> Result<()> {
+    (0..3).try_for_each(|_| env.bystander.goes_on())?;
+    Guest::one_more_works(env)?;
+    let left = pinned()?;
+    ensure!(left > pages, "memory that the backing has is not pinned");
+    Ok(())
+}
+
 fn while_still(env: &Env) -> Result<Outcome> {
     let disk = NullBlk::new(&[])?;
     let device = Mapped::over(&disk)?;
     let pages = pinned()?;
     let mut victim = Victim::new(device.path(), Step::Loaded)?;
     let held = device.suspend()?;
+    waits_for_device()?;
     victim.kill()?;
-    // It may stay until its backing gives back the memory; nobody else waits for that.
-    (0..3).try_for_each(|_| env.bystander.goes_on())?;
-    Guest::one_more_works(env)?;
+    nobody_else_waits(env, pages)?;
     held.resume()?;
     gone(&mut victim, pages)?;
     // Nothing holds the device any more.
@@ -79,17 +94,11 @@ fn in_a_call(env: &Env) -> Result<Outcome> {
         let pages = pinned()?;
         let mut victim = Victim::caller(device.path(), *call)?;
         let held = device.suspend()?;
-        // What was on its way when the device stood still has ended by then; the next request does not.
-        std::thread::sleep(SILENCE);
-        wait_for("its call waits", is_busy).with_context(|| format!("{call:?}"))?;
+        waits_for_device()?;
+        wait_for("its call waits", || victim.sleeps_in(*call))
+            .with_context(|| format!("{call:?}"))?;
         victim.kill()?;
-        (0..3).try_for_each(|_| env.bystander.goes_on())?;
-        Guest::one_more_works(env)?;
-        let left = pinned()?;
-        ensure!(
-            left > pages,
-            "{call:?}: memory that the backing has is not pinned"
-        );
+        nobody_else_waits(env, pages).with_context(|| format!("{call:?}"))?;
         held.resume()?;
         gone(&mut victim, pages).with_context(|| format!("killed in {call:?}"))?;
         wait_for("the device is closed", || Ok(!device.is_open()?))?;
