@@ -3,7 +3,7 @@
 //! What the owner does to pinned memory: the device goes on with the pages that it has.
 
 use crate::adapter::{Adapter, Refused};
-use crate::backing::{Mapped, NullBlk};
+use crate::backing::{Mapped, NullBlk, Suspended};
 use crate::counts::pinned;
 use crate::guest::*;
 use crate::run::{pass, read_write, Env, Outcome, Test};
@@ -99,26 +99,37 @@ fn forks(env: &Env) -> Result<Outcome> {
     pass()
 }
 
+/// An adapter whose owner has died over requests that a device keeps which stands still.
+fn orphaned(device: &Mapped) -> Result<(Adapter, Suspended<'_>)> {
+    loop {
+        let adapter = Adapter::open()?;
+        let mut owner = Victim::owner(device.path(), &adapter)?;
+        let held = device.suspend()?;
+        // The owner waits for all that it has sent; the device stands still before some of them, or all. What was on its way
+        // then ends yet.
+        let mut last = adapter.queue(0)?;
+        wait_for("requests that stay in flight", || {
+            std::thread::sleep(SILENCE);
+            let before = std::mem::replace(&mut last, adapter.queue(0)?);
+            let same = (before.requests, before.in_flight) == (last.requests, last.in_flight);
+            Ok(same && last.in_flight != 0)
+        })?;
+        owner.kill()?;
+        wait_for("the owner is gone", || owner.is_gone())?;
+        // Where nothing ran meanwhile they may have been on their way all the same.
+        if adapter.queue(0)?.in_flight != 0 {
+            return Ok((adapter, held));
+        }
+    }
+}
+
 /// The owner dies, and with it the worker; its memory stays pinned, under requests in flight, until whoever else has the
 /// adapter stops it.
 fn exits(env: &Env) -> Result<Outcome> {
     let disk = NullBlk::new(&[])?;
     let device = Mapped::over(&disk)?;
     let before = pinned()?;
-    let adapter = Adapter::open()?;
-    let mut owner = Victim::owner(device.path(), &adapter)?;
-    let held = device.suspend()?;
-    // The owner waits for all that it has sent; the device stands still before some of them, or all. What was on its way then
-    // ends yet.
-    let mut last = adapter.queue(0)?;
-    wait_for("requests that stay in flight", || {
-        std::thread::sleep(SILENCE);
-        let before = std::mem::replace(&mut last, adapter.queue(0)?);
-        let same = (before.requests, before.in_flight) == (last.requests, last.in_flight);
-        Ok(same && last.in_flight != 0)
-    })?;
-    owner.kill()?;
-    wait_for("the owner is gone", || owner.is_gone())?;
+    let (adapter, held) = orphaned(&device)?;
     let kept = pinned()?;
     ensure!(
         kept > before,
