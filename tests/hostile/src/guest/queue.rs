@@ -14,7 +14,7 @@ use avio_core::ring::{CompletionReader, QueueMemory, RingSize, SubmissionWriter}
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{fence, Ordering};
+use std::sync::atomic::{fence, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,8 @@ pub struct Queue {
     pub collect: CompletionReader,
     pub kick: EventFd,
     pub call: EventFd,
+    /// Interrupts that were taken note of.
+    interrupts: AtomicU64,
 }
 
 impl Queue {
@@ -115,6 +117,7 @@ impl Queue {
             collect: CompletionReader::new(size),
             kick: EventFd::from_flags(flags)?,
             call: EventFd::from_flags(flags)?,
+            interrupts: AtomicU64::new(0),
         })
     }
 
@@ -125,6 +128,9 @@ impl Queue {
         view.mapping.write(place, &vec![0; QUEUE_BYTES as usize]);
         self.submit = SubmissionWriter::new(view.size);
         self.collect = CompletionReader::new(view.size);
+        // Of another queue to the device.
+        let _ = self.call.read();
+        self.interrupts.store(0, Ordering::Relaxed);
     }
 
     /// The argument of SET_QUEUE.
@@ -173,9 +179,16 @@ impl Queue {
         let mut fds = [PollFd::new(self.call.as_fd(), PollFlags::POLLIN)];
         let came = poll(&mut fds, timeout).context("poll of the call eventfd")? > 0;
         if came {
-            self.call.read().context("call eventfd")?;
+            let count = self.call.read().context("call eventfd")?;
+            self.interrupts.fetch_add(count, Ordering::Relaxed);
         }
         Ok(came)
+    }
+
+    /// How many interrupts there were so far.
+    pub fn interrupts(&self) -> Result<u64> {
+        self.interrupt(Instant::now())?;
+        Ok(self.interrupts.load(Ordering::Relaxed))
     }
 
     /// The next completion, by way of the interrupt.
