@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use avio_abi::ioctl::{region_flags, Region, SetQueue, SetupError};
 use avio_abi::stor::Status;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 
 pub const TESTS: &[Test] = &[
@@ -104,6 +104,23 @@ fn exchanged(env: &Env) -> Result<Outcome> {
     )))
 }
 
+/// Whether a whole round of the second guest's went by during a call, which waits for a backing that stands still, but not
+/// for ever.
+fn goes_on_meanwhile(env: &Env, adapter: &Adapter, table: &[Region]) -> Result<bool> {
+    let begun = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| {
+            begun.store(true, Ordering::Relaxed);
+            refused("SET_MEMORY", adapter.set_memory(table), SetupError::Stuck)
+        });
+        let others = wait_for("the call", || Ok(begun.load(Ordering::Relaxed)))
+            .and_then(|()| env.bystander.goes_on());
+        let waits = !call.is_finished();
+        call.join().expect("call")?;
+        others.map(|()| waits)
+    })
+}
+
 fn removed_while_still(env: &Env) -> Result<Outcome> {
     let disk = NullBlk::new(&[])?;
     let device = Mapped::over(&disk)?;
@@ -113,19 +130,8 @@ fn removed_while_still(env: &Env) -> Result<Outcome> {
     guest.queue().go(&[read(2, 0, &[(NEXT, 65536)])])?;
     guest.wait_in_flight(1)?;
     let table = regions(&guest.mapping);
-    let adapter = &guest.adapter;
-    std::thread::scope(|scope| -> Result<()> {
-        // The call waits for the backing, but not for ever, and nobody else does.
-        let call = scope.spawn(|| {
-            refused(
-                "SET_MEMORY",
-                adapter.set_memory(&table[..2]),
-                SetupError::Stuck,
-            )
-        });
-        let others = (0..3).try_for_each(|_| env.bystander.goes_on());
-        call.join().expect("call")?;
-        others
+    wait_for("the second guest's I/O during the call", || {
+        goes_on_meanwhile(env, &guest.adapter, &table[..2])
     })?;
     held.resume()?;
     wait_for("the old table to be given up", || {
