@@ -3,7 +3,7 @@
 //! What the kernel counts.
 
 use crate::guest::wait_for;
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use std::collections::HashMap;
 use std::fs;
 
@@ -38,12 +38,37 @@ pub fn kernel_memory() -> Result<u64> {
     Ok(value(&text, "Slab:")? + value(&text, "VmallocUsed:")?)
 }
 
-/// Threads of this process that serve a queue.
-fn workers() -> Result<usize> {
+/// What `status` tells of the threads of this process that serve a queue, or any if there is no number.
+fn workers(queue: &str) -> Result<Vec<String>> {
+    let name = format!("Name:\tavio-stor-q{queue}");
     let threads = fs::read_dir("/proc/self/task")?.filter_map(Result::ok);
     // One may end before it is looked at.
-    let names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
-    Ok(names.filter(|name| name.starts_with("avio-stor")).count())
+    let told = threads.flat_map(|thread| fs::read_to_string(thread.path().join("status")));
+    Ok(told.filter(|told| told.starts_with(&name)).collect())
+}
+
+/// Waits until the worker of a queue, which `wake` wakes, has looked at what there is, and sleeps again.
+pub fn looks(queue: u32, wake: impl Fn() -> Result<()>) -> Result<()> {
+    let sleeps = || -> Result<HashMap<u64, u64>> {
+        let workers = workers(&format!("{queue}\n"))?;
+        let each = workers.iter().map(|told| {
+            let sleeps = value(told, "voluntary_ctxt_switches:")?;
+            Ok((value(told, "Pid:")?, sleeps))
+        });
+        each.collect()
+    };
+    // The first sleep that is counted may have begun before the worker was woken.
+    for _ in 0..2 {
+        let before = sleeps()?;
+        ensure!(!before.is_empty(), "queue {queue} has no worker");
+        wake()?;
+        // One of an adapter that is no more may just be ending.
+        wait_for("the worker looks", || {
+            let grown = |(worker, now)| before.get(&worker).is_none_or(|before| now > *before);
+            Ok(sleeps()?.into_iter().all(grown))
+        })?;
+    }
+    Ok(())
 }
 
 /// The numbers of all adapters that debugfs knows.
@@ -68,7 +93,7 @@ impl Held {
         Ok(Self {
             pinned_pages: pinned()?,
             locked_kilobytes: locked()?,
-            workers: workers()?,
+            workers: workers("")?.len(),
             adapters: adapters()?.len(),
         })
     }

@@ -4,6 +4,7 @@
 
 use crate::adapter::refused;
 use crate::backing::{Mapped, NullBlk};
+use crate::counts;
 use crate::guest::*;
 use crate::run::{pass, Env, Outcome, Test};
 use anyhow::{ensure, Context, Result};
@@ -34,7 +35,7 @@ fn keeps_positions(env: &Env) -> Result<Outcome> {
     // What is published now is for later.
     let reads = [0, 1, 2].map(|tag| read(tag, 0, &[(DATA, 4096)]));
     guest.queue().go(&reads)?;
-    std::thread::sleep(SILENCE);
+    counts::looks(0, || guest.queues[0].kick())?;
     let after = [positions(&guest, 0)?, positions(&guest, 1)?];
     ensure!(
         after == before,
@@ -137,10 +138,11 @@ fn stop_still(env: &Env) -> Result<Outcome> {
         |guest| guest.adapter.stop(),
         |guest| {
             guest.fill(DATA, 0, 65536, 238);
-            std::thread::sleep(SILENCE);
+            guest.set_up(1, 8)?;
+            // What the backing answers later it has not begun earlier.
+            guest.queue().ok(&read(0, 0, &[(BACK, 65536)]))?;
             let same = guest.verify(DATA, 0, 65536, 238);
-            same.context("memory was written after STOP")?;
-            guest.set_up(1, 8)
+            same.context("memory was written after STOP")
         },
     )
 }
