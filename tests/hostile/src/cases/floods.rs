@@ -249,7 +249,7 @@ fn log(env: &Env) -> Result<Outcome> {
     ];
     let tagged = |(tag, entry)| Submission { tag, ..entry };
     let bad: Vec<_> = (0..).zip(bad).map(tagged).collect();
-    let lines = logged(|| {
+    let mut lines = logged(|| {
         for _ in 0..500 {
             guest.queue().all(&bad)?;
         }
@@ -274,6 +274,8 @@ fn log(env: &Env) -> Result<Outcome> {
         }
         Ok(())
     })?;
+    // Others may have more to say.
+    lines.retain(|line| line.contains("avio"));
     let count = at_most(MOST, &lines)?;
     guest.works(0, 221)?;
     Ok(Outcome::Pass(count))
@@ -304,6 +306,7 @@ fn failures(_env: &Env) -> Result<Outcome> {
         tags.iter().map(at).collect::<Vec<_>>()
     };
     let (reads, writes) = (past(read), past(write));
+    let began = Instant::now();
     let lines = logged(|| {
         for _ in 0..ROUNDS / 2 {
             for entries in [&reads, &writes] {
@@ -313,7 +316,9 @@ fn failures(_env: &Env) -> Result<Outcome> {
         }
         Ok(())
     })?;
-    let count = at_most(ROUNDS / 10, &lines)?;
+    // The block layer lets through ten of a kind, and a line that tells of the others, in five seconds.
+    let spans = began.elapsed().as_secs() as usize / 5;
+    let count = at_most(ROUNDS / 10 + 11 * spans, &lines)?;
     guest.works(0, 224)?;
     Ok(Outcome::Pass(format!(
         "{count} for {} requests",
