@@ -6,7 +6,7 @@ use crate::backing::{linear, Mapped, NullBlk};
 use crate::guest::*;
 use crate::kernel_log::logged;
 use crate::run::{Env, Outcome, Test};
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use avio_abi::ring::{control, Submission};
 use avio_abi::stor::Status;
 use avio_core::ring::QueueMemory;
@@ -42,6 +42,15 @@ fn doorbells(env: &Env) -> Result<Outcome> {
     let broken = guest.adapter.queue(0)?.broken;
     ensure!(broken == 0, "doorbells alone broke the queue");
     Ok(Outcome::Pass(format!("{kicks} doorbells")))
+}
+
+/// Does `one` thing so often, and on until a flood has had something done as well: whoever is quick may come to its end within
+/// one turn of its own.
+fn repeat_beside(done: &AtomicU64, times: u64, one: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    let before = done.load(Ordering::Relaxed);
+    (0..)
+        .take_while(|round| *round < times || done.load(Ordering::Relaxed) == before)
+        .try_for_each(one)
 }
 
 /// Keeps a queue full: puts each request in again as soon as its answer is there. Returns when `stop` says so and all
@@ -86,8 +95,12 @@ const TWO_LARGE_QUEUES: Config<'_> = Config {
 };
 
 /// Runs `work` while every queue of a guest with large rings is kept full of requests; how many the guest has had done
-/// meanwhile.
-fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+/// meanwhile. `work` is told how many that are so far.
+fn beside_flood(
+    env: &Env,
+    entry: Submission,
+    work: impl FnOnce(&AtomicU64) -> Result<()>,
+) -> Result<u64> {
     let mut guest = Guest::start(env, &FLOODING)?;
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let meanwhile = std::thread::scope(|scope| {
@@ -102,7 +115,7 @@ fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>)
             .collect();
         let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > BEGUN));
         let before = done.load(Ordering::Relaxed);
-        let result = under_way.and_then(|()| work());
+        let result = under_way.and_then(|()| work(done));
         let meanwhile = done.load(Ordering::Relaxed) - before;
         stop.store(true, Ordering::Relaxed);
         for flood in floods {
@@ -117,7 +130,7 @@ fn beside_flood(env: &Env, entry: Submission, work: impl FnOnce() -> Result<()>)
 fn refilled(env: &Env) -> Result<Outcome> {
     // What fails at once never leaves the worker, so that it is the worker that must give way.
     let failing = read(0, 0, &[]);
-    let bystander = || (0..5).try_for_each(|_| env.bystander.goes_on());
+    let bystander = |_: &AtomicU64| (0..5).try_for_each(|_| env.bystander.goes_on());
     let meanwhile = beside_flood(env, failing, bystander)?;
     Ok(Outcome::Pass(format!(
         "{meanwhile} requests failed meanwhile"
@@ -142,16 +155,16 @@ fn completions_beside_submissions(env: &Env) -> Result<Outcome> {
             });
             let under_way = wait_for("the flood", || Ok(done.load(Ordering::Relaxed) > BEGUN));
             let before = done.load(Ordering::Relaxed);
-            let mut requests = (0..REQUESTS)
-                .map(|round| write(0, round * u64::from(block) / 512, &[(BACK, block)]));
-            let result =
-                under_way.and_then(|()| requests.try_for_each(|entry| other[0].ok(&entry)));
+            let one = |round| {
+                let sector = round % REQUESTS * u64::from(block) / 512;
+                other[0].ok(&write(0, sector, &[(BACK, block)]))
+            };
+            let result = under_way.and_then(|()| repeat_beside(done, REQUESTS, one));
             let meanwhile = done.load(Ordering::Relaxed) - before;
             stop.store(true, Ordering::Relaxed);
             flood.join().expect("flood")?;
             result.map(|()| meanwhile)
         })?;
-        ensure!(meanwhile != 0, "there was no flood beside the requests");
         counts.push(meanwhile);
     }
     guest.works(0, 222)?;
@@ -193,16 +206,15 @@ fn share(env: &Env) -> Result<Outcome> {
     let mut counts = vec![format!("{alone:.0?} for one alone")];
     for (what, flood) in floods {
         let mut times = Vec::new();
-        let work = || {
-            (0..REQUESTS).try_for_each(|_| {
-                times.push(time_of_one(&mut victim)?);
-                Ok(())
-            })
+        let one = |_| {
+            times.push(time_of_one(&mut victim)?);
+            Ok(())
         };
+        let work = |done: &AtomicU64| repeat_beside(done, REQUESTS, one);
         let meanwhile = beside_flood(env, flood, work)?;
         let time = longest(times);
         let count = format!("{meanwhile} {what} against {REQUESTS}, {time:.0?} for one of these");
-        ensure!(meanwhile > 0 && time < STALL, "{count}");
+        ensure!(time < STALL, "{count}");
         counts.push(count);
     }
     Ok(Outcome::Pass(counts.join("; ")))
@@ -215,23 +227,32 @@ fn equals(env: &Env) -> Result<Outcome> {
     const SPAN: Duration = Duration::from_secs(1);
     // Processors need not have the same number of workers.
     const MOST: u64 = 3;
+    // Somebody else may want a processor all that time.
+    const TRIES: u32 = 3;
     let full = Config {
         queues: 1,
         ..FLOODING
     };
     let mut victim = Guest::start(env, &full)?;
-    let (entry, done) = (read(0, 0, &[(DATA, 4096)]), AtomicU64::new(0));
-    let work = || {
-        let began = Instant::now();
-        let enough = || done.load(Ordering::Relaxed) >= REQUESTS && began.elapsed() >= SPAN;
-        keep_full(victim.queue(), entry, &done, enough)
-    };
-    let meanwhile = beside_flood(env, entry, work)?;
-    let (own, queues) = (done.into_inner(), u64::from(FLOODING.queues));
-    let fair = meanwhile <= MOST * queues * own;
-    let counts = format!("{meanwhile} on {queues} queues of the flood against {own}");
-    ensure!(fair, "{counts}");
-    Ok(Outcome::Pass(counts))
+    let (entry, queues) = (read(0, 0, &[(DATA, 4096)]), u64::from(FLOODING.queues));
+    let mut counts = Vec::new();
+    for _ in 0..TRIES {
+        let done = AtomicU64::new(0);
+        let work = |_: &AtomicU64| {
+            let began = Instant::now();
+            let enough = || done.load(Ordering::Relaxed) >= REQUESTS && began.elapsed() >= SPAN;
+            keep_full(victim.queue(), entry, &done, enough)
+        };
+        let meanwhile = beside_flood(env, entry, work)?;
+        let own = done.into_inner();
+        counts.push(format!(
+            "{meanwhile} on {queues} queues of the flood against {own}"
+        ));
+        if meanwhile <= MOST * queues * own {
+            return Ok(Outcome::Pass(counts.join("; ")));
+        }
+    }
+    bail!("{}", counts.join("; "))
 }
 
 fn log(env: &Env) -> Result<Outcome> {
