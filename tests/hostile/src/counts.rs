@@ -32,14 +32,15 @@ pub fn pinned() -> Result<u64> {
     Ok(acquired?.wrapping_sub(released?))
 }
 
-/// Kilobytes that the kernel uses for itself.
+/// Kilobytes that the kernel uses for itself, without what it keeps only as long as it has no other use for it.
 pub fn kernel_memory() -> Result<u64> {
+    fs::write("/proc/sys/vm/drop_caches", "2")?;
     let text = fs::read_to_string("/proc/meminfo")?;
     Ok(value(&text, "Slab:")? + value(&text, "VmallocUsed:")?)
 }
 
 /// What `status` tells of the threads of this process that serve a queue, or any if there is no number.
-fn workers(queue: &str) -> Result<Vec<String>> {
+pub fn workers(queue: &str) -> Result<Vec<String>> {
     let name = format!("Name:\tavio-stor-q{queue}");
     let threads = fs::read_dir("/proc/self/task")?.filter_map(Result::ok);
     // One may end before it is looked at.
