@@ -62,7 +62,7 @@ fn circular(env: &Env, queues: usize) -> Result<Outcome> {
         let interrupts = guest.adapter.queue(index)?.interrupts;
         // We look at the ring, and may have asked for the next one before the host sees that we wanted this one.
         ensure!(
-            interrupts >= ROUNDS,
+            interrupts >= ROUNDS / 10,
             "queue {index} raised {interrupts} interrupts"
         );
     }
