@@ -71,6 +71,17 @@ impl NullBlk {
 
     /// Requests that the device has had: reads, writes, discards and flushes that were completed, and those under way.
     pub fn requests(&self) -> Result<u64> {
+        // One that is completed while they are counted counts twice.
+        let mut last = self.count()?;
+        loop {
+            let before = std::mem::replace(&mut last, self.count()?);
+            if before == last {
+                return Ok(last);
+            }
+        }
+    }
+
+    fn count(&self) -> Result<u64> {
         let stat = fs::read_to_string(format!("/sys/block/{}/stat", self.name))?;
         let fields: Vec<u64> = stat.split_whitespace().flat_map(str::parse).collect();
         let [reads, _, _, _, writes, _, _, _, now, _, _, discards, _, _, _, flushes, ..] =
