@@ -11,7 +11,7 @@ use crate::openers::tests::{openers, until, Fifo, SLOW};
 use crate::openers::{Openers, THREADS};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-const LONG: Duration = Duration::from_secs(100);
+const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(20);
 const PATIENT: Patience = Patience {
     open: LONG,
