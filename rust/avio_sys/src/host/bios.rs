@@ -29,6 +29,10 @@ use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::lock::mutex::MutexGuard;
 use kernel::sync::{Arc, Mutex};
 
+/// How many disks' requests are held back together. The block layer goes through all that it holds back once for each disk,
+/// and what goes to many disks has few neighbours.
+const DISKS: usize = 4;
+
 /// Most pieces in one request: each of [`MAX_SEGMENTS`](avio_abi::ring::MAX_SEGMENTS) may begin in the middle of a
 /// page, and all together cross [`MAX_REQUEST_BYTES`](avio_abi::ring::MAX_REQUEST_BYTES) of pages.
 const MAX_PIECES: usize = 2 * avio_abi::ring::MAX_SEGMENTS as usize
@@ -194,6 +198,8 @@ impl<O: BioOwner> Bios<O> {
         Batch {
             bios: self,
             submitter: self.submitter.lock(),
+            plug: ptr::null_mut(),
+            disks: [ptr::null(); DISKS],
         }
     }
 
@@ -218,6 +224,10 @@ impl<O: BioOwner> PinnedDrop for Bios<O> {
 pub struct Batch<'a, O: BioOwner> {
     bios: &'a Bios<O>,
     submitter: MutexGuard<'a, Submitter>,
+    /// The plug while requests are held back, and null else.
+    plug: *mut bindings::blk_plug,
+    /// The disks that they are for. Only addresses, to be compared.
+    disks: [*const c_void; DISKS],
 }
 
 impl<O: BioOwner> Batch<'_, O> {
@@ -229,12 +239,38 @@ impl<O: BioOwner> Batch<'_, O> {
     /// Runs `f` with the block layer holding back what it submits, so that neighbours merge and go out together.
     pub fn plugged<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> T {
         let plug = UnsafeCell::new(MaybeUninit::<bindings::blk_plug>::uninit());
+        self.plug = plug.get().cast();
+        self.disks = [ptr::null(); DISKS];
         // SAFETY: `blk_start_plug` initialises the plug, and it does not move before `blk_finish_plug`.
-        unsafe { bindings::blk_start_plug(plug.get().cast()) };
+        unsafe { bindings::blk_start_plug(self.plug) };
         let result = f(self);
-        // SAFETY: As above; the plug is this thread's current one, as nothing in between changed that.
-        unsafe { bindings::blk_finish_plug(plug.get().cast()) };
+        // SAFETY: As above; the plug is this thread's current one, as nothing in between changed that but `goes_to`,
+        // which starts it anew.
+        unsafe { bindings::blk_finish_plug(self.plug) };
+        self.plug = ptr::null_mut();
         result
+    }
+
+    /// Before a request for a disk: lets go what is held back if that is for as many others as it may be.
+    fn goes_to(&mut self, disk: *const c_void) {
+        if self.plug.is_null() {
+            return;
+        }
+        for seen in &mut self.disks {
+            if seen.is_null() {
+                *seen = disk;
+            }
+            if *seen == disk {
+                return;
+            }
+        }
+        self.disks = [ptr::null(); DISKS];
+        self.disks[0] = disk;
+        // SAFETY: The plug is there, and this thread's current one, while `plugged` runs; that finishes it.
+        unsafe {
+            bindings::blk_finish_plug(self.plug);
+            bindings::blk_start_plug(self.plug);
+        }
     }
 
     /// Forgets what was gathered.
@@ -281,6 +317,7 @@ impl<O: BioOwner> Batch<'_, O> {
             return Err(EINVAL);
         }
         let (target, lane) = entered.into_parts();
+        self.goes_to(ptr::from_ref(target).cast());
         slot.errno.store(0, Relaxed);
         // SAFETY: We have won the place, and nothing of it is in flight that could read the field.
         unsafe {
