@@ -113,6 +113,8 @@ impl Backing {
             .custom_flags(claim)
             .open(&disk.path)
             .map_err(|source| match source.raw_os_error() {
+                // Of a mounted disk a kernel may refuse any opening for writing (BLK_DEV_WRITE_MOUNTED).
+                Some(libc::EBUSY) if disk.shared => Error::Unshared(disk.path.clone()),
                 Some(libc::EBUSY) => Error::Busy(disk.path.clone()),
                 _ => failed(&disk.path)(source),
             })?;
