@@ -161,6 +161,11 @@ impl Backing {
             _ => Look::Gone,
         }
     }
+
+    /// Whether it is a partition that was resized since it was looked at, which the kernel tells nobody.
+    pub fn is_resized(&self) -> bool {
+        self.facts.is_resized(Path::new(SYS), self.number)
+    }
 }
 
 /// Keeps those who share a disk from those who do not.

@@ -34,7 +34,8 @@ use watch::Search;
 
 /// Between two looks at what does not tell when it changes: a stop that is not complete.
 const STOP_PAUSE: Duration = Duration::from_millis(20);
-/// Likewise, a lost device of which udev may make the name again, or one whose LUN is gone and that still has requests.
+/// Likewise, a lost device of which udev may make the name again, one whose LUN is gone and that still has requests, or a
+/// partition, which may be resized.
 const DEVICE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The machine as this thread sees it.
@@ -93,7 +94,7 @@ impl Control {
             }
             untold = busy;
             watch::remember_gates(guest);
-            let pause = match (stopping, leaving || watch::any_lost(guest)) {
+            let pause = match (stopping, leaving || watch::any_untold(guest)) {
                 (true, _) => Some(STOP_PAUSE),
                 (false, true) => Some(DEVICE_PAUSE),
                 (false, false) => None,
@@ -114,6 +115,7 @@ impl Control {
             // The guest can wake this thread as often as it likes.
             if looked.elapsed() >= DEVICE_PAUSE {
                 self.search.look(guest);
+                watch::look_at_partitions(guest);
                 looked = Instant::now();
             }
             self.search.go_on(guest, &self.openers);

@@ -4,7 +4,7 @@
 
 use std::fs::{canonicalize, metadata, read_to_string};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// Longest serial number that a guest can be shown.
@@ -39,6 +39,8 @@ pub struct Facts {
     pub wwn: [u8; 16],
     /// A whole SCSI disk.
     pub scsi: bool,
+    /// A partition.
+    pub partition: bool,
     /// Sequence number of the disk.
     pub sequence: u64,
     /// Capacity in sectors.
@@ -52,8 +54,8 @@ impl Facts {
     /// has the same medium, its image file is what it was: the way to it may hang, and its name may be another file's by now.
     pub fn read(sys: &Path, number: Number, before: Option<&Self>) -> Option<Self> {
         let Number { major, minor } = number;
-        let node = canonicalize(sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
-        let sectors = text(&node, "size")?.parse().ok()?;
+        let node = node(sys, number)?;
+        let sectors = sectors(&node)?;
         let part = text(&node, "partition");
         let disk = match part {
             Some(_) => node.parent()?.to_path_buf(),
@@ -83,18 +85,25 @@ impl Facts {
                 .filter(|_| part.is_none())
                 .unwrap_or_default(),
             scsi: part.is_none() && disk.join("device/scsi_level").exists(),
+            partition: part.is_some(),
             sequence,
             sectors,
             image,
         })
     }
+
+    /// Whether the device of these facts is a partition and has another size by now. Nothing but the size is read: the disk may
+    /// be asked for other attributes.
+    pub fn is_resized(&self, sys: &Path, number: Number) -> bool {
+        let now = || sectors(&node(sys, number)?);
+        self.partition && now().is_some_and(|sectors| sectors != self.sectors)
+    }
 }
 
 /// The number of the disk that a partition is on; of anything else its own.
 pub fn whole(sys: &Path, number: Number) -> Number {
-    let Number { major, minor } = number;
     let of_disk = || {
-        let node = canonicalize(sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
+        let node = node(sys, number)?;
         text(&node, "partition")?;
         let device = text(node.parent()?, "dev")?;
         let (major, minor) = device.split_once(':')?;
@@ -104,6 +113,17 @@ pub fn whole(sys: &Path, number: Number) -> Number {
         })
     };
     of_disk().unwrap_or(number)
+}
+
+/// Where the attributes of a device are.
+fn node(sys: &Path, number: Number) -> Option<PathBuf> {
+    let Number { major, minor } = number;
+    canonicalize(sys.join(format!("dev/block/{major}:{minor}"))).ok()
+}
+
+/// Its capacity.
+fn sectors(node: &Path) -> Option<u64> {
+    text(node, "size")?.parse().ok()
 }
 
 /// An attribute, if it is there and not empty.

@@ -36,6 +36,16 @@ pub fn look(guest: &Guest, which: impl Fn(&Lun) -> bool) {
     }
 }
 
+/// Looks at the partitions that were resized. Where nobody can be told now, all are looked at later.
+pub fn look_at_partitions(guest: &Guest) {
+    let mut inventory = guest.inventory.lock();
+    for place in places(&inventory, |lun| !lun.lost && lun.backing.is_resized()) {
+        if can_be_told(guest, place) {
+            report(look_at(guest, &mut inventory, place));
+        }
+    }
+}
+
 /// Looks at one LUN's backing, and has the module do so, which sees more than sysfs tells. If the module cannot be told,
 /// since it is stopping, nothing is noted either, and the next look finds the same.
 pub fn look_at(guest: &Guest, inventory: &mut Inventory, place: Place) -> Result<(), Error> {
@@ -192,9 +202,10 @@ fn found(
     Ok(())
 }
 
-/// Whether any device is lost.
-pub fn any_lost(guest: &Guest) -> bool {
-    !places(&guest.inventory.lock(), |lun| lun.lost).is_empty()
+/// Whether any device is lost, or is a partition, of which the kernel does not tell all.
+pub fn any_untold(guest: &Guest) -> bool {
+    let untold = |lun: &Lun| lun.lost || lun.backing.facts.partition;
+    !places(&guest.inventory.lock(), untold).is_empty()
 }
 
 /// The guest knows every backing that it may use.

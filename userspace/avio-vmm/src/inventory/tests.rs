@@ -15,6 +15,7 @@ pub fn lun(minor: u32, identity: &str, shared: bool) -> Lun {
         serial: "OWN".into(),
         wwn: [0; 16],
         scsi: false,
+        partition: false,
         sequence: 1,
         sectors: 8,
         image: String::new(),

@@ -5,7 +5,6 @@
 use super::*;
 use std::fs::{create_dir_all, write};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 /// A sysfs with one device 8:1 made of these attributes.
 fn sysfs(name: &str, attributes: &[(&str, &str)]) -> PathBuf {
@@ -166,6 +165,26 @@ fn a_partition_is_not_its_disk() {
     let facts = facts("part", &part);
     assert_eq!(facts.identity.text, "wwn eui.0011223344556677 partition 1");
     assert_eq!((facts.wwn, facts.sectors, facts.sequence), ([0; 16], 64, 9));
+}
+
+#[test]
+fn a_partition_is_seen_to_be_resized_and_nothing_else_is() {
+    let number = Number { major: 8, minor: 1 };
+    let part = [("part/partition", "1\n"), ("part/size", "64\n")];
+    for (name, attributes, size, resized) in [
+        ("resized", &part[..], "disk/part/size", true),
+        ("resized-disk-of", &part[..], "disk/size", false),
+        ("resized-disk", &[][..], "disk/size", false),
+    ] {
+        let sys = sysfs(name, attributes);
+        let facts = Facts::read(&sys, number, None).unwrap();
+        assert!(!facts.is_resized(&sys, number), "{name}");
+        write(sys.join("block").join(size), "128\n").unwrap();
+        assert_eq!(facts.is_resized(&sys, number), resized, "{name}");
+        // It is gone, which the kernel tells.
+        std::fs::remove_dir_all(&sys).unwrap();
+        assert!(!facts.is_resized(&sys, number), "{name}");
+    }
 }
 
 #[test]

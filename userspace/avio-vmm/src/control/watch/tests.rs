@@ -132,3 +132,13 @@ fn what_is_lost_no_more_is_not_looked_for() {
         device.answers_in_vain();
     }
 }
+
+#[test]
+fn of_partitions_and_lost_devices_the_kernel_does_not_tell_all() {
+    for (lost, partition) in [(false, false), (true, false), (false, true)] {
+        let (guest, mut lun) = (guest(), lun(1, "wwn 1", false));
+        (lun.lost, lun.backing.facts.partition) = (lost, partition);
+        guest.inventory.lock().adapters[0].luns.insert(LUN.1, lun);
+        assert_eq!(any_untold(&guest), lost || partition);
+    }
+}
