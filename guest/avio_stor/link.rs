@@ -125,18 +125,12 @@ pub(crate) fn handshake(device: &device::Device, registers: &Registers) -> Resul
     Ok(registers.read_pair(reg::DEVICE_FEATURES) & features::ALL)
 }
 
-/// Says it if the host's software is of another release. What both can do they have agreed on; but one lacks mends that the
-/// other has.
+/// Says it if the host's software is of another release.
 fn compare_releases(device: &device::Device, host: Release) {
-    if host == Release::CURRENT {
-        return;
+    let difference = Release::CURRENT.compare("the driver", host, "the host's software");
+    if let Some(difference) = difference {
+        dev_warn!(device, "{}\n", core::format_args!("{difference}"));
     }
-    let (major, minor, patch) = Release::CURRENT.parts();
-    let (host_major, host_minor, host_patch) = host.parts();
-    dev_warn!(
-        device,
-        "the driver is of release {major}.{minor}.{patch}, the host's software of {host_major}.{host_minor}.{host_patch}; the same on both is better\n"
-    );
 }
 
 /// The size of the rings: the largest that the device takes. A LUN that is alone at work has half of one.

@@ -24,6 +24,18 @@ impl Release {
         )
     }
 
+    /// What there is to say if a part of the software, which is of this release, works with another part that is of another
+    /// one. What both can do they agree on; but the older one lacks mends that the other has.
+    pub fn compare(
+        self,
+        part: &'static str,
+        other: Self,
+        other_part: &'static str,
+    ) -> Option<Difference> {
+        let [this, other] = [(part, self), (other_part, other)];
+        (this.1 != other.1).then_some(Difference { this, other })
+    }
+
     const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self(((major & 0x3ff) << 20) | ((minor & 0x3ff) << 10) | (patch & 0x3ff))
     }
@@ -35,6 +47,24 @@ impl fmt::Display for Release {
             (0, 0, 0) => f.write_str("unknown"),
             (major, minor, patch) => write!(f, "{major}.{minor}.{patch}"),
         }
+    }
+}
+
+/// Two parts of the software that are not of one release, as an administrator is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    this: (&'static str, Release),
+    other: (&'static str, Release),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((this, own), (other, theirs)) = (self.this, self.other);
+        let older = if own < theirs { this } else { other };
+        write!(
+            f,
+            "{this} is of release {own}, {other} of {theirs}; both should be of one: renew {older}"
+        )
     }
 }
 
@@ -55,5 +85,19 @@ mod tests {
         assert!(Release::new(0, 1023, 9) < Release::new(1, 0, 0));
         assert_eq!(Release::new(1, 20, 300).to_string(), "1.20.300");
         assert_eq!(Release(0).to_string(), "unknown");
+    }
+
+    #[test]
+    fn of_two_releases_the_older_is_to_be_renewed() {
+        let [old, new] = [Release::new(0, 9, 2), Release::new(0, 10, 1)];
+        let compare = |driver: Release, host| driver.compare("the driver", host, "the host");
+        let said = |driver, host| compare(driver, host).unwrap().to_string();
+        assert_eq!(compare(old, old), None);
+        assert_eq!(
+            said(old, new),
+            "the driver is of release 0.9.2, the host of 0.10.1; both should be of one: renew the driver"
+        );
+        assert!(said(new, old).ends_with("renew the host"));
+        assert!(said(new, Release(0)).contains("the host of unknown"));
     }
 }
