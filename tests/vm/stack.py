@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from common import (
-    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, PATIENCE, Guest, Skip, case, check, claimable, counters, equal, finish, insert, loaded, loop, modprobe, module_users, remove, sh, wait_for,
+    BIN, CHECKOUT, DEVICE, GUEST_IMAGE, PATIENCE, Guest, Skip, case, check, claimable, counters, equal, finish, insert, loaded, loop, modprobe, module_users, no_guest, remove, sh, wait_for,
 )  # fmt: skip
 from machine import SOCKET, STATE, Machine, requests_of
 
@@ -278,6 +278,15 @@ def refusals(device):
     vmm, image = BIN / "avio-vmm", GUEST_IMAGE
     common = ["--initrd", INITRD, "--cmdline", "console=ttyS0", "--cpus", 1, "--memory", 256]
     fails("bad-kernel", [vmm, "--kernel", "/etc/passwd", *common, "--disk", f"path={device}"], "/etc/passwd", "bzImage")
+    release = Path("/sys/module/avio_host/version")
+    with case("stack:a-module-of-another-release-is-told"):
+        equal(sh(vmm, "--version").split()[-1], release.read_text(encoding="ascii").strip(), "the VMM's release")
+        Path("/tmp/version").write_text("1023.0.0\n", encoding="ascii")
+        sh("mount", "--bind", "/tmp/version", release)
+        try:
+            no_guest(INITRD, "path=/dev/nothing", "avio_host of 1023.0.0", "renew avio-vmm")
+        finally:
+            sh("umount", release)
     fails("no-such-disk", [vmm, "--kernel", image, *common, "--disk", "path=/dev/nothing"], "/dev/nothing")
     limited = ["setpriv", "--bounding-set=-ipc_lock", "prlimit", "--memlock=1048576"]
     fails("too-little-lockable-memory", [*limited, vmm, "--kernel", image, *common, "--disk", f"path={device}"], "RLIMIT_MEMLOCK is too low")

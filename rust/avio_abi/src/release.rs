@@ -12,7 +12,7 @@ use core::fmt;
 pub struct Release(pub u32);
 
 impl Release {
-    /// This one. `userspace/Cargo.toml` has the same.
+    /// This one. `userspace/Cargo.toml` and `rust/avio_sys/shim_host.c` have the same.
     pub const CURRENT: Self = Self::new(0, 1, 0);
 
     /// Major, minor and patch number.
@@ -34,6 +34,14 @@ impl Release {
     ) -> Option<Difference> {
         let [this, other] = [(part, self), (other_part, other)];
         (this.1 != other.1).then_some(Difference { this, other })
+    }
+
+    /// The release that a program or module shows as its version.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.').map(|part| part.parse().ok());
+        let mut next = || parts.next()?.filter(|part| *part <= 0x3ff);
+        let release = Self::new(next()?, next()?, next()?);
+        parts.next().is_none().then_some(release)
     }
 
     const fn new(major: u32, minor: u32, patch: u32) -> Self {
@@ -77,6 +85,20 @@ mod tests {
     #[test]
     fn the_current_one_is_cargos() {
         assert_eq!(Release::CURRENT.to_string(), env!("CARGO_PKG_VERSION"));
+        let module = include_str!("../../avio_sys/shim_host.c");
+        let line = std::format!("MODULE_VERSION(\"{}\");", Release::CURRENT);
+        assert!(module.contains(&line), "{line}");
+    }
+
+    #[test]
+    fn a_version_is_read_as_it_is_shown() {
+        let release = Release::new(1, 20, 1023);
+        assert_eq!(Release::parse(&release.to_string()), Some(release));
+        for text in [
+            "", "1", "1.2", "1.2.3.4", "1.2.x", "1.2.-3", "1.2.1024", "unknown",
+        ] {
+            assert_eq!(Release::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod call;
 mod luns;
+pub mod release;
 mod served;
 mod stor;
 

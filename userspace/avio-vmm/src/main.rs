@@ -78,6 +78,9 @@ fn run(args: &Args) -> Result<(), String> {
         .and_then(|it| it.apply())
         .map_err(|e| error_chain(&e))?;
     let plan = plan::plan(args).map_err(|e| e.to_string())?;
+    if !plan.is_empty() {
+        backend::release::compare();
+    }
     limits::raise(&plan, args.cgroup.is_some())?;
     let state = match &args.state {
         Some(path) => State::open(path).map_err(|e| error_chain(&e))?,
