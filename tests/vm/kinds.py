@@ -156,10 +156,14 @@ def many_luns():
             with open(f"/dev/ram{number}", "rb") as backing:
                 equal(backing.readline(), f"{text}\n".encode(), f"what is on the backing of LUN {number}")
     with case("kinds:257th-lun-refused"):
-        line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD]
-        line += [word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")]
-        done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60 * PATIENCE)
-        check(done.returncode and "256" in done.stderr + done.stdout, f"it said {done.stderr[-300:]!r}")
+        refused([word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")], "256")
+
+
+def refused(options, words):
+    """A VMM with these options must end at once, and say these words."""
+    line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD, *options]
+    done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60 * PATIENCE)
+    check(done.returncode and words in done.stderr + done.stdout, f"it said {done.stderr[-300:]!r}")
 
 
 class TwoAdapters(Machine):
@@ -189,6 +193,40 @@ def many_luns_of_two():
         for n in range(128):
             with open(f"/dev/ram{n}", "rb") as backing:
                 equal(backing.readline(), f"This is LUN {n // 2} of {address[hbas[n % 2]]}.\n".encode(), f"what is on /dev/ram{n}")
+
+
+def all_adapters():
+    """As many adapters as a guest can have, each with a LUN: each is at the address that the order of the command line gives,
+    and what is written through the first and the last is on their own backings. One more is refused."""
+    ids = [f"hba-{n}" for n in range(31)]
+    hbas = [word for name in ids for word in ("--hba", f"id={name},queues=1")]
+
+    class Full(Machine):
+        def command(self, disks, initrd, cmdline, cpus, memory):
+            return [*super().command(disks, initrd, cmdline, cpus, memory), *hbas, "--queue-size", 8]
+
+    with case("kinds:31-adapters"):
+        # The order of the disks does not matter.
+        disks = [f"path=/dev/ram{n},hba={name},serial={name}" for n, name in reversed(list(enumerate(ids)))]
+        # Each adapter pins all of the memory.
+        with Full(disks, INITRD, memory=256) as guest:
+            guest.ready(120)
+            wanted = {name: f"0000:00:{n + 1:02x}.0" for n, name in enumerate(ids)}
+            equal(addresses(guest.control()), wanted, "the adapters' addresses")
+            place = "read name </sys/block/$d/serial; cd -P /sys/block/$d/device"
+            told = guest.do(f'for d in $(disks); do {place}; echo "$name ${{PWD##*/}}"; done').splitlines()
+            equal(dict(line.split() for line in told), wanted, "where the guest has the disks")
+            for name in (ids[0], ids[-1]):
+                disk = guest.disk_of(0, wanted[name])
+                guest.do(f"verified {disk} 4 256k; echo 'This is {name}.' >/dev/{disk}")
+                found = guest.do(f"dd if=/dev/{disk} bs=4k count=1 iflag=direct 2>/dev/null | head -n 1")
+                equal(found.strip(), f"This is {name}.", f"what is read from {disk}")
+        STATE.unlink()
+        for n in (0, 30):
+            with open(f"/dev/ram{n}", "rb") as backing:
+                equal(backing.readline(), f"This is {ids[n]}.\n".encode(), f"what is on /dev/ram{n}")
+    with case("kinds:32nd-adapter-refused"):
+        refused([*hbas, "--hba", "id=one-more"], "32 adapters are too many; a guest can have 31")
 
 
 def two_adapters():
@@ -277,6 +315,7 @@ def main():
     each_kind()
     many_luns()
     many_luns_of_two()
+    all_adapters()
     two_adapters()
     polled()
     without_features()
