@@ -340,6 +340,10 @@ class Shell(Guest):
         check(code == 0, f"in the guest, `{command}` ended with {code}: {text[-400:]}")
         return text
 
+    def in_background(self, command, name):
+        """Begin a command whose exit code comes into /tmp/NAME."""
+        self.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
+
     def disk_of(self, lun, address=""):
         """Name of the disk of a LUN; of the adapter at this PCI address, if there are several."""
         found = f"readlink -f /sys/block/$d/device | grep -q '{address}$' && echo $d"

@@ -10,7 +10,7 @@ from pathlib import Path
 import cgroups
 from backings import dm, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions, sectors, test_disk
 from common import BIN, GUEST_IMAGE, PATIENCE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, no_guest, remove, sh, wait_for
-from lifecycle import addresses, crowded, replaced, slow, stopping
+from lifecycle import addresses, crowded, replaced, slow, stopping, time_out_beside
 from machine import STATE, Machine
 from sizes import from_huge_pages, writes
 
@@ -37,27 +37,13 @@ def each_kind():
         backings["dm-delay"] = dm("tardy", f"0 {32 << 11} delay {null_blk('below-tardy', 32)} 0 20")
         backings["test-disk"] = test_disk()
         blocks = {"4k-blocks": 4096}
+        slower = dm("slower", linear(null_blk("below-slower", 16)))
     with case("kinds:guest"):
-        disks = [f"path={path},lun={lun},serial=KIND{lun}" for lun, path in enumerate(backings.values())]
+        disks = [f"path={path},lun={lun},serial=KIND{lun}" for lun, path in enumerate([*backings.values(), slower])]
         guest = Shell(disks, INITRD, cpus=2)
         guest.ready()
-    for lun, (kind, path) in enumerate(backings.items()):
-        with case(f"kinds:{kind}"):
-            disk = guest.disk_of(lun)
-            equal(guest.do(f"attribute {disk} queue/logical_block_size").strip(), str(blocks.get(kind, 512)), "block size")
-            equal(guest.do(f"attribute {disk} serial").strip(), f"KIND{lun}", "serial number")
-            as_the_backing(guest, disk, path)
-            guest.do(f"verified {disk} 16 4m")
-            guest.do(f"leave_pattern {disk}")
-            told = guest.do("sha256sum </tmp/pattern").split()[0]
-            found = sh("sh", "-c", f"dd if={path} bs=64k iflag=direct skip=16 count=16 2>/dev/null | sha256sum").split()[0]
-            equal(found, told, f"checksum on {path}")
-            if kind == "beyond-2-TiB":
-                last_blocks(guest, disk, path)
-    with case("kinds:secure-erase"):
-        secure_erase(guest, *(f"/dev/{guest.disk_of(lun)}" for lun in (0, len(backings) - 1)))
-    with case("kinds:M9-checksums-of-what-is-in-the-page-cache"):
-        cached(guest, guest.disk_of(len(backings) - 1))
+    with time_out_beside(guest, len(backings), "slower"):
+        of_each_kind(guest, backings, blocks)
     with case("kinds:exclusive-claim"):
         taken = subprocess.run(["sfdisk", "--wipe", "never", "-q", backings["whole-disk"]], input="label: gpt\n", text=True, check=False, capture_output=True)
         check(taken.returncode, "another program partitioned a disk that a guest has")
@@ -78,6 +64,27 @@ def each_kind():
         guest.process.stdin.write(b"0 poweroff -f\n")
         guest.process.stdin.flush()
         guest.wait(60)
+
+
+def of_each_kind(guest, backings, blocks):
+    """I/O on all of them."""
+    for lun, (kind, path) in enumerate(backings.items()):
+        with case(f"kinds:{kind}"):
+            disk = guest.disk_of(lun)
+            equal(guest.do(f"attribute {disk} queue/logical_block_size").strip(), str(blocks.get(kind, 512)), "block size")
+            equal(guest.do(f"attribute {disk} serial").strip(), f"KIND{lun}", "serial number")
+            as_the_backing(guest, disk, path)
+            guest.do(f"verified {disk} 16 4m")
+            guest.do(f"leave_pattern {disk}")
+            told = guest.do("sha256sum </tmp/pattern").split()[0]
+            found = sh("sh", "-c", f"dd if={path} bs=64k iflag=direct skip=16 count=16 2>/dev/null | sha256sum").split()[0]
+            equal(found, told, f"checksum on {path}")
+            if kind == "beyond-2-TiB":
+                last_blocks(guest, disk, path)
+    with case("kinds:secure-erase"):
+        secure_erase(guest, *(f"/dev/{guest.disk_of(lun)}" for lun in (0, len(backings) - 1)))
+    with case("kinds:M9-checksums-of-what-is-in-the-page-cache"):
+        cached(guest, guest.disk_of(len(backings) - 1))
 
 
 def as_the_backing(guest, disk, path):

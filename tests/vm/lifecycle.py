@@ -2,6 +2,7 @@
 """In the VM: a guest whose adapter stops and goes on under load, by a kexec for instance. Steps of storage.py and
 kinds.py."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -229,6 +230,25 @@ def slow(guest, control):
             guest.do(f"dmesg | grep -q '(LUN 0) takes long; {said}'")
         equal({adapter["state"] for adapter in control("status")["adapters"]}, {"running"}, "the adapters' states")
         guest.do(f"dmesg -n 5; verified {hanging} 16 4m; end_beside")
+
+
+@contextlib.contextmanager
+def time_out_beside(guest, lun, backing):
+    """A request takes longer than the block layer has it take of its own accord, as its backing hangs: the guest says so, and
+    it is done when the backing returns. That takes half a minute, in which other things are tested."""
+    disk, late = guest.disk_of(lun), f"(LUN {lun}) takes long; aborting it, and waiting on"
+    with contextlib.ExitStack() as hangs:
+        hangs.enter_context(standing_still(backing))
+        guest.do("dd if=/dev/urandom of=/tmp/late-data bs=4k count=8")
+        guest.in_background(f"dd if=/tmp/late-data of=/dev/{disk} bs=32k oflag=direct", "late")
+        yield
+        with case("kinds:the-default-time-out"):
+            equal(guest.do(f"attribute {disk} queue/io_timeout").strip(), "30000", "the block layer's own time, in ms")
+            guest.do(f"until dmesg | grep -qF '{late}'; do sleep 0.1; done", 180)
+            equal(guest.do("ls /tmp/late 2>/dev/null; :"), "", "the end of a write that its backing has not taken")
+            hangs.close()
+            guest.do("until [ -s /tmp/late ]; do sleep 0.1; done; grep -qx 0 /tmp/late")
+            guest.do(f"dd if=/dev/{disk} of=/tmp/found bs=32k count=1 iflag=direct; cmp /tmp/late-data /tmp/found")
 
 
 def crowded(guest, control):

@@ -79,10 +79,6 @@ class Machine(Shell):
         self.do(f"until [ $(awk '{{ print $1 }}' /sys/block/{disk}/stat) -gt 0 ]; do sleep 0.05; done")
         self.let_go(control, lun)
 
-    def in_background(self, command, name):
-        """Begin a command whose exit code comes into /tmp/NAME."""
-        self.do(f"({command}; echo $? >/tmp/{name}) </dev/null >/dev/null 2>&1 &")
-
     def at_work(self, disk):
         """Wait until a disk has requests in flight: what is begun in the background may take its time."""
         self.do(f"until grep -q '[1-9]' /sys/block/{disk}/inflight; do sleep 0.05; done")
