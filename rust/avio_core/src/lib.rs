@@ -12,7 +12,7 @@
 //! - [`request`] and [`segments`]: from a submission entry to a storage request.
 //! - [`cut`]: from a request's memory to bios.
 //! - [`limits`]: how fast a LUN may be used.
-//! - [`poll`]: how long a worker looks for work before it sleeps.
+//! - [`poll`]: how long a worker looks for work before it sleeps, and (`aside`) whether it lets others run first.
 //! - [`coalesce`]: when a driver asks for its next interrupt.
 //! - [`linger`]: how long it looks for a completion before that.
 //! - [`hold`]: when to try again what did not pay.
@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod aside;
 pub mod coalesce;
 pub mod cut;
 pub mod hold;

@@ -12,11 +12,9 @@
 //! A guest that has to ring, and to be interrupted, comes later than one that is polled for: after a sleep work may come
 //! too late for any window only because of the sleep. So the longest window is tried now and then all the same.
 //!
-//! A worker that shares its processor must not poll. But if it is the guest that waits for the processor, then to let it
-//! run before falling asleep spares the doorbell and the wake-up as well, for each request that comes meanwhile. What that
-//! has lately brought pays for when it takes too long, or brings nothing. If it does not, it is not tried again for a
-//! while, longer each time.
+//! A worker that shares its processor must not poll. It may step aside (`aside.rs`).
 
+use crate::aside::Aside;
 use crate::hold::Hold;
 
 /// The first window.
@@ -33,10 +31,7 @@ const LEAST_NS: u32 = 50_000;
 
 /// For how many requests at once polling, or stepping aside, may take so many times longer than for one: the first of them
 /// may wait all that time.
-const BATCH: u32 = 8;
-
-/// What stepping aside may take in any case, if the requests that it brings are worth it.
-const ASIDE_NS: u32 = 3_000_000;
+pub(crate) const BATCH: u32 = 8;
 
 /// The average of batches forgets one eighth with each, and is kept in eighths.
 const EIGHTHS: u32 = 8;
@@ -61,10 +56,7 @@ pub struct Poll {
     trial: Hold,
     /// How many more polls found work than did not, since the window was nothing.
     found: i32,
-    /// When to step aside.
-    aside: Hold,
-    /// By how many nanoseconds stepping aside was lately quicker than it might have been for what it brought.
-    spared: u64,
+    aside: Aside,
 }
 
 impl Poll {
@@ -79,8 +71,7 @@ impl Poll {
             batch: EIGHTHS,
             trial: Hold::new(),
             found: 0,
-            aside: Hold::new(),
-            spared: 0,
+            aside: Aside::new(),
         }
     }
 
@@ -131,26 +122,13 @@ impl Poll {
 
     /// Before a sleep, on a processor that others want: whether to step aside and look once more.
     pub const fn may_step_aside(&self, now: u64) -> bool {
-        self.aside.is_over(now)
+        self.aside.is_due(now)
     }
 
     /// Stepping aside, which ended `now`, took so long, and brought so many requests.
     pub fn stepped_aside(&mut self, now: u64, ns: u64, found: u32) {
         let price = self.price();
-        let most = self.most.min(ASIDE_NS).max(price.saturating_mul(BATCH));
-        let worth = price.saturating_mul(found).min(most).into();
-        match self.spared.saturating_add(worth).checked_sub(ns) {
-            Some(spared) if found != 0 || spared != 0 => {
-                self.spared = spared.min(most.into());
-                self.aside.paid();
-            }
-            _ => {
-                self.spared = 0;
-                // What is much longer was somebody else's doing, and says little of the next time.
-                let longest = most.saturating_mul(BATCH);
-                self.aside.in_vain(now, ns.min(longest.into()));
-            }
-        }
+        self.aside.stepped(now, ns, found, price, self.most);
     }
 
     /// Whether the policy wants to be told the time at all.
@@ -371,87 +349,6 @@ mod tests {
             assert!(polled != 0);
             assert!(polled < (now - begun) / 50);
         }
-    }
-
-    #[test]
-    fn stepping_aside_goes_on_while_it_brings_work_soon() {
-        let mut poll = Poll::new(1_000_000);
-        for now in 0..100 {
-            assert!(poll.may_step_aside(now));
-            poll.stepped_aside(now, 20_000, 1);
-        }
-    }
-
-    #[test]
-    fn stepping_aside_may_take_longer_for_more_requests() {
-        for (wake_up, ns, found, goes_on) in [
-            // As long as polling, where wake-ups are quick ...
-            (0, 50_000, 1, true),
-            (0, 50_001, 1, false),
-            (0, 400_000, 8, true),
-            (0, 400_001, 8, false),
-            (0, 1_000_000, 128, true),
-            (0, 1_000_001, 128, false),
-            (0, 1_000_001, u32::MAX, false),
-            // ... and as a batch is worth, where they are slow.
-            (40_000, 800_000, 1, true),
-            (40_000, 800_001, 1, false),
-            (40_000, 6_400_000, 8, true),
-            (40_000, 6_400_001, 128, false),
-        ] {
-            let mut poll = Poll::new(1_000_000);
-            if wake_up != 0 {
-                poll.woke(wake_up);
-            }
-            assert!(poll.may_step_aside(ns));
-            poll.stepped_aside(ns, ns, found);
-            assert_eq!(poll.may_step_aside(ns), goes_on);
-        }
-    }
-
-    #[test]
-    fn what_stepping_aside_has_brought_pays_for_when_it_brings_nothing() {
-        let mut poll = Poll::new(1_000_000);
-        // Twice 30 µs less than it might have taken.
-        poll.stepped_aside(0, 20_000, 1);
-        poll.stepped_aside(0, 20_000, 1);
-        for (ns, goes_on) in [(40_000, true), (19_999, true), (1, false)] {
-            poll.stepped_aside(0, ns, 0);
-            assert_eq!(poll.may_step_aside(0), goes_on);
-        }
-        // Not without end.
-        let mut poll = Poll::new(1_000_000);
-        for _ in 0..1000 {
-            poll.stepped_aside(0, 0, 128);
-        }
-        poll.stepped_aside(0, 1_000_000, 0);
-        assert!(!poll.may_step_aside(0));
-    }
-
-    #[test]
-    fn stepping_aside_is_rare_where_it_takes_too_long_or_brings_nothing() {
-        for (ns, found) in [(3_000_000, 1), (3_000_000, 128), (20_000, 0)] {
-            let mut poll = Poll::new(1_000_000);
-            let (mut now, mut aside) = (0, 0);
-            for _ in 0..100_000 {
-                now += 10_000;
-                if poll.may_step_aside(now) {
-                    now += ns;
-                    aside += ns;
-                    poll.stepped_aside(now, ns, found);
-                }
-            }
-            assert!(aside >= 3 * ns);
-            assert!(aside < now / 40);
-        }
-    }
-
-    #[test]
-    fn one_very_long_step_aside_is_soon_forgotten() {
-        let mut poll = Poll::new(1_000_000);
-        poll.stepped_aside(0, 1_000_000_000, 0);
-        assert!(!poll.may_step_aside(50_000_000));
-        assert!(poll.may_step_aside(100_000_000));
     }
 
     #[test]
