@@ -41,7 +41,7 @@ use avio_sys::queue_memory::RawQueue;
 use kernel::device;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::sync::{new_spinlock, new_spinlock_irq, Arc, SpinLock, SpinLockIrq};
 
 /// What becomes of requests.
@@ -263,16 +263,7 @@ impl HwQueue for Queue {
     }
 
     fn timeout(&self, slow: Slow) -> Timeout {
-        // The completion may be there, and its interrupt lost.
-        self.reap(Cause::Look);
-        if !self.requests.contains(slow.tag) {
-            if !self.polled && self.reported_silent.xchg(1, Relaxed) == 0 {
-                let (index, tag) = (self.index, slow.tag);
-                dev_warn!(
-                    self.shared.device,
-                    "queue {index}: tag {tag} was done when its time ran out; its interrupt is late or lost\n"
-                );
-            }
+        if self.is_done_after_all(slow.tag) {
             return Timeout::Ended;
         }
         // A stopped queue, or an adapter that was given up while its backing had requests, is looked at again.

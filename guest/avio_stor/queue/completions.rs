@@ -4,8 +4,9 @@
 
 use super::{Queue, Reader};
 use crate::counters::{Event, QueueEvent};
-use avio_abi::ring::Completion;
+use avio_abi::ring::{control, Completion};
 use avio_abi::stor::Status;
+use avio_core::ring::{is_there, QueueMemory};
 use avio_sys::guest::request::{Batch, Command, Request};
 use avio_sys::guest::trace;
 use core::mem::replace;
@@ -30,6 +31,13 @@ pub(crate) enum Cause {
 }
 
 impl Queue {
+    /// Where the first completion is that nobody has taken, if there is one.
+    pub(super) fn untaken(&self) -> Option<u32> {
+        // Our own word; if the device has changed it, we look in the wrong place, once.
+        let position = self.raw().load_acquire(control::CQ_HEAD);
+        is_there(self.raw(), self.shared.size, position).then_some(position)
+    }
+
     /// Takes the completions that are there, and asks for an interrupt with a later one; how many there were.
     pub(crate) fn reap(&self, cause: Cause) -> u32 {
         // Dropped behind the lock, as it is declared before.

@@ -15,6 +15,9 @@ use kernel::sync::atomic::Relaxed;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 
+/// How late an interrupt may be that is not taken for lost.
+const LATE_MS: i64 = 100;
+
 /// How long after it forgot a request the device has certainly posted the completion.
 const POSTED: Delta = Delta::from_millis(10);
 
@@ -161,6 +164,32 @@ impl Queue {
         fsleep(POSTED);
         self.reap(Cause::Look);
         self.requests.contains(tag)
+    }
+
+    /// Whether a request whose time ran out is done: its completion was taken just then, or lies in the ring.
+    pub(super) fn is_done_after_all(&self, tag: u32) -> bool {
+        // Whoever takes completions may be about to. What nobody takes for so long has lost its interrupt.
+        let untaken = self.untaken();
+        let mut late = untaken.is_some() && self.requests.contains(tag);
+        for _ in 0..LATE_MS {
+            late = late && self.untaken() == untaken && self.requests.contains(tag);
+            if !late {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        self.reap(Cause::Look);
+        if self.requests.contains(tag) {
+            return false;
+        }
+        if late && !self.polled && self.reported_silent.xchg(1, Relaxed) == 0 {
+            let index = self.index;
+            dev_warn!(
+                self.shared.device,
+                "queue {index}: tag {tag} was done when its time ran out; its interrupt is late or lost\n"
+            );
+        }
+        true
     }
 
     /// What is done about a request whose time ran out and that is still in flight: first it is aborted, then all
