@@ -14,6 +14,7 @@ use avio_core::poll::Poll;
 use avio_core::ring::{QueueMemory, RingSize, SubmissionReader};
 use avio_core::visits::Visits;
 use avio_sys::host::{alone, now_ns, step_aside, Batch, More, Serve, Waker};
+use core::mem::replace;
 use kernel::prelude::*;
 use kernel::processor::cpu_relax;
 use kernel::sync::atomic::Relaxed;
@@ -48,6 +49,7 @@ impl Serve for Queue {
     fn serve(&self, woken_ns: u64) -> More {
         let shared = self.shared();
         let mut reading = self.reading.lock();
+        let polled_for = replace(&mut reading.polled_for, false);
         let Some(_pass) = shared.halt.enter() else {
             return More::No;
         };
@@ -62,8 +64,7 @@ impl Serve for Queue {
         }
         if shared.broken() == 0 {
             shared.counters.passes.add(1);
-            let rang = !reading.polled_for && reading.guest_waits(shared);
-            reading.polled_for = false;
+            let rang = !polled_for && reading.guest_waits(shared);
             let served = self.pass(&mut reading).and_then(|(more, requests)| {
                 // The guest has had the processor, or the device takes its time.
                 let sure = reading.aside || self.in_flight() != 0;

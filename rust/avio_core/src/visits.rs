@@ -40,8 +40,8 @@ impl Visits {
         self.single == PASSES && self.visits < VISITS
     }
 
-    /// The worker has taken so many requests. `rang` is whether the guest had to ring for them, and had taken all
-    /// completions before that; and `sure`, whether it would have sent more meanwhile if it had any.
+    /// The worker has taken so many requests. `rang` is whether nobody had polled for them, and the guest had
+    /// taken all completions before that; and `sure`, whether it would have sent more meanwhile if it had any.
     pub fn worker_served(&mut self, requests: u32, rang: bool, sure: bool) {
         if requests > 1 || requests == 1 && !rang {
             self.single = 0;
