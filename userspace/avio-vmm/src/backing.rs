@@ -183,7 +183,10 @@ fn keep_apart(file: &File, disk: &Disk, number: Number) -> Result<(), Error> {
         let same = (found == Some(number)).then_some(());
         same.ok_or_else(|| Errno::ESTALE.into())
     };
-    let shared = claims::share(file, claim).map_err(failed(path))?;
+    let shared = claims::share(file, claim).map_err(|source| match source.raw_os_error() {
+        Some(libc::ESTALE) => Error::Exchanged(path.clone()),
+        _ => failed(path)(source),
+    })?;
     shared.then_some(()).ok_or(Error::Unshared(path.clone()))
 }
 

@@ -60,13 +60,17 @@ fn unless(reason: Errno, result: io::Result<()>) -> io::Result<bool> {
 
 fn comes_true(condition: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
     let end = Instant::now() + PATIENCE;
-    while !condition()? {
-        if Instant::now() > end {
+    loop {
+        // Who comes late looks once more.
+        let late = Instant::now() > end;
+        if condition()? {
+            return Ok(true);
+        }
+        if late {
             return Ok(false);
         }
         std::thread::sleep(PAUSE);
     }
-    Ok(true)
 }
 
 #[cfg(test)]
