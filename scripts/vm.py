@@ -35,8 +35,9 @@ PROBLEMS = [
     ("leak", r"kmemleak: .*(new suspected|unreferenced)"),
     ("corruption", r"list_(add|del) corruption|refcount_t:|ODEBUG:|Bad page state|double free|BUG .*: Object"),
     ("Rust panic", r"rust_kernel: panicked"),
-    # A guest goes on after that, when the request's time has run out.
+    # A guest goes on after these, when the request's time has run out.
     ("lost interrupt", r"its interrupt is late or lost"),
+    ("lost request", r"any more and never answered it"),
 ]
 # Lines that match one of PROBLEMS and are none. Keep it tiny, and say why for each.
 ALLOWED = [

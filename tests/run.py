@@ -170,7 +170,7 @@ def user(report):
         cargo(report, "the Loom models", ["--release", "-p", "avio_core", "--test", "loom"], env)
 
 
-# After so many seconds a VM is taken for one that has hung. On two cores without KVM none needs more than 14 minutes.
+# After so many seconds a VM is taken for one that has hung.
 LONGEST = 3600
 
 

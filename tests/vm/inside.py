@@ -11,12 +11,11 @@ KMEMLEAK = "/sys/kernel/debug/kmemleak"
 # Whether memory of our VMM's kind is in huge pages where it asks for them; QEMU's is without more.
 SHMEM_HUGE = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
-# After how many seconds the kernel takes a processor, and a task, for stuck: a host that stood still for half a minute is no
-# fault of the modules'. The first is doubled for soft lockups. Guests set the same (guest/init).
+# After how many seconds the kernel takes a processor for stuck: a host that stood still for half a minute is no fault of the
+# modules'. The first is doubled for soft lockups. Guests set the same (guest/init).
 PAUSES = {
-    "/proc/sys/kernel/watchdog_thresh": "60",
-    "/proc/sys/kernel/hung_task_timeout_secs": "600",
-    "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": "120",
+    "/proc/sys/kernel/watchdog_thresh": "30",
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": "60",
 }
 
 

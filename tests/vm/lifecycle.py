@@ -34,7 +34,7 @@ def quiesced(guest, control):
         control.refuses("save", "quiesce first")
         guest.do(f"beside {guest.disk_of(1)}")
         ctl("quiesce")
-        before, saved = requests_at_rest("/dev/second"), json.loads(ctl("save"))
+        saved, before = json.loads(ctl("save")), requests_at_rest("/dev/second")
         time.sleep(1)
         equal(guest.do("echo awake").strip(), "awake", "the word of the guest")
         equal(requests_of("/dev/second"), before, "I/Os on the backing of a quiesced adapter")
@@ -238,9 +238,10 @@ def time_out_beside(guest, lun, backing):
     it is done when the backing returns. That takes half a minute, in which other things are tested."""
     disk, late = guest.disk_of(lun), f"(LUN {lun}) takes long; aborting it, and waiting on"
     with contextlib.ExitStack() as hangs:
-        hangs.enter_context(standing_still(backing))
-        guest.do("dd if=/dev/urandom of=/tmp/late-data bs=4k count=8")
-        guest.in_background(f"dd if=/tmp/late-data of=/dev/{disk} bs=32k oflag=direct", "late")
+        with case("kinds:a-write-whose-time-will-run-out"):
+            hangs.enter_context(standing_still(backing))
+            guest.do("dd if=/dev/urandom of=/tmp/late-data bs=4k count=8")
+            guest.in_background(f"dd if=/tmp/late-data of=/dev/{disk} bs=32k oflag=direct", "late")
         yield
         with case("kinds:the-default-time-out"):
             equal(guest.do(f"attribute {disk} queue/io_timeout").strip(), "30000", "the block layer's own time, in ms")

@@ -13,7 +13,7 @@ use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 
 /// A test that has not ended by then hangs, also on a debug kernel and a slow machine.
-const TEST_LIMIT: Duration = Duration::from_secs(3600);
+const TEST_LIMIT: Duration = Duration::from_secs(900);
 
 /// What all tests share.
 pub struct Env {

@@ -45,14 +45,15 @@ enum Went {
 }
 
 fn attempt(what: &str, call: &dyn Fn() -> Result<(), Refused>) -> Result<Went> {
-    // A worker that does not get to run for long is no failure.
-    let call = || loop {
-        match call() {
-            Err(Refused {
-                errno: Errno::EAGAIN,
-                ..
-            }) => continue,
-            result => return result,
+    let call = || {
+        // A worker that does not get to run for long is no failure of these, but one that has stopped for good is.
+        let mut tries = if WAIT.contains(&what) { 100 } else { 1 };
+        loop {
+            tries -= 1;
+            match call() {
+                Err(refused) if refused.errno == Errno::EAGAIN && tries > 0 => continue,
+                result => return result,
+            }
         }
     };
     match call() {
@@ -78,6 +79,9 @@ fn plain(result: Result<(), Errno>) -> Result<(), Refused> {
 /// Calls that have no argument to copy, and allocate nothing: they set flags, wait for workers, and let go of what is
 /// there.
 const CANNOT_FAIL: [&str; 3] = ["STOP", "QUIESCE", "RESUME"];
+
+/// Calls that wait for a worker, for a second.
+const WAIT: [&str; 4] = ["STOP", "QUIESCE", "SET_MEMORY while running", "QUEUE_START"];
 
 /// Everything that there is to call, on a guest that has only its memory. Whether all of it was done.
 fn every_call(
