@@ -189,11 +189,17 @@ def exits():
     return f"{len(lines)} exits: " + " / ".join(line.split("kvm_exit: ")[1] for line in lines[-8:])
 
 
-def no_guest(initrd, disk, *words):
-    """A VMM with this disk must end at once, and say all these words."""
-    line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd, "--disk", disk]
+def refused(initrd, options, *words):
+    """A VMM with these options must end at once, and say all these words."""
+    line = [str(word) for word in (BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", initrd, *options)]
     done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60 * PATIENCE)
-    check(done.returncode and all(word in done.stderr for word in words), f"a VMM with {disk} ended with {done.returncode} and {done.stderr[-300:]!r}")
+    what = " ".join(line[5:])[:100]
+    check(done.returncode and all(word in done.stderr for word in words), f"a VMM with {what} ended with {done.returncode} and {done.stderr[-300:]!r}")
+
+
+def no_guest(initrd, disk, *words):
+    """The same with this disk."""
+    refused(initrd, ["--disk", disk], *words)
 
 
 def whole(line):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cgroups
 from backings import dm, erased, linear, loop, null_blk, nvme_local, nvme_tcp, partitions, sectors, test_disk
-from common import BIN, GUEST_IMAGE, PATIENCE, Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, no_guest, remove, sh, wait_for
+from common import Guest, Shell, case, check, claimable, counters, equal, finish, insert, modprobe, module_users, no_guest, refused, remove, sh, wait_for
 from lifecycle import addresses, crowded, replaced, slow, stopping, time_out_beside
 from machine import STATE, Machine
 from sizes import from_huge_pages, writes
@@ -163,14 +163,7 @@ def many_luns():
             with open(f"/dev/ram{number}", "rb") as backing:
                 equal(backing.readline(), f"{text}\n".encode(), f"what is on the backing of LUN {number}")
     with case("kinds:257th-lun-refused"):
-        refused([word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")], "256")
-
-
-def refused(options, words):
-    """A VMM with these options must end at once, and say these words."""
-    line = [BIN / "avio-vmm", "--kernel", GUEST_IMAGE, "--initrd", INITRD, *options]
-    done = subprocess.run([str(word) for word in line], check=False, capture_output=True, text=True, timeout=60 * PATIENCE)
-    check(done.returncode and words in done.stderr + done.stdout, f"it said {done.stderr[-300:]!r}")
+        refused(INITRD, [word for n in range(257) for word in ("--disk", f"path=/dev/ram{n}")], "256")
 
 
 class TwoAdapters(Machine):
@@ -233,7 +226,7 @@ def all_adapters():
             with open(f"/dev/ram{n}", "rb") as backing:
                 equal(backing.readline(), f"This is {ids[n]}.\n".encode(), f"what is on /dev/ram{n}")
     with case("kinds:32nd-adapter-refused"):
-        refused([*hbas, "--hba", "id=one-more"], "32 adapters are too many; a guest can have 31")
+        refused(INITRD, [*hbas, "--hba", "id=one-more"], "32 adapters are too many; a guest can have 31")
 
 
 def two_adapters():

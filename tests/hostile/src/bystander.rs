@@ -29,7 +29,7 @@ const ROUNDS: usize = 0;
 const LONGEST: usize = 8;
 /// A round, of two requests, that takes longer was held up by the first guest, also on a debug kernel and a slow machine. One
 /// that is held up for as long as a test goes on does not come in time at all.
-const STALL: Duration = Duration::from_secs(120);
+pub const STALL: Duration = Duration::from_secs(120);
 
 /// The second guest, as the first one's process sees it.
 pub struct Bystander {

@@ -3,6 +3,7 @@
 //! One guest asks for as much as it can; the others must not notice, and the host's log must not fill.
 
 use crate::backing::{linear, Mapped, NullBlk};
+use crate::bystander::STALL;
 use crate::guest::*;
 use crate::kernel_log::logged;
 use crate::run::{Env, Outcome, Test};
@@ -192,8 +193,6 @@ fn time_of_one(guest: &mut Guest) -> Result<Duration> {
 /// the victim's may have to wait for a time slice of the flood's, and how much fits into one is a matter of the machine.
 fn starved(env: &Env) -> Result<Outcome> {
     const REQUESTS: u64 = 200;
-    // Hundreds of time slices.
-    const STALL: Duration = Duration::from_secs(120);
     let mut victim = Guest::simple(env)?;
     let large = [(DATA, 65536); 3];
     let floods = [
